@@ -1,0 +1,131 @@
+// Queue: many-producer, many-consumer FIFO of messages in the segment (see queue/README part in
+// runtime/README.md for the frame and the memory picture).
+//
+// Two OwnerLocks: one for producers, one for consumers; with one of each they never meet.  A message is
+// published by one store of `tail`, taken by one store of `head`; a process that dies before its store has
+// done nothing.
+//
+// Ordering promise: what a thread wrote before Push() is visible to the thread whose Pop() returned that
+// message.  FIFO per producer; messages of one PushBatch stay together in order (not necessarily adjacent
+// when the queue is bounded).
+//
+// A Queue is a cheap view of an object; it does not count references (session/handle_refs.h does).
+// Thread- and process-safe.
+
+#ifndef PYHOST_RUNTIME_QUEUE_QUEUE_H_
+#define PYHOST_RUNTIME_QUEUE_QUEUE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "runtime/base/ids.h"
+#include "runtime/base/wait.h"
+
+namespace pyhost {
+
+class Segment;
+struct QueueState;
+
+// What is pushed.  `parts` are gathered into one payload.  `handles` are the objects the message carries
+// (out-of-band buffers, queues, locks); the pusher holds each of them during Push.
+struct MessageView {
+  std::span<const std::span<const std::byte>> parts;
+  std::span<const Handle> handles;
+  uint64_t tag = 0;  // free for the user of the queue (call id, message kind)
+};
+
+// What is popped: owns its payload, and the holds of the popping host on `handles`.
+// Move-only.  The destructor gives back what was not taken.
+class Message {
+ public:
+  Message() = default;
+  Message(Message&& other) noexcept;
+  Message& operator=(Message&& other) noexcept;
+  ~Message();
+
+  // Valid while the Message lives.  Inline payloads were copied out, large ones are read in place.
+  std::span<const std::byte> payload() const { return payload_; }
+  std::span<const Handle> handles() const { return handles_; }
+  uint64_t tag() const { return tag_; }
+  HostId sender() const { return sender_; }
+
+ private:
+  friend class Queue;
+  void Reset();
+
+  Segment* segment_ = nullptr;
+  HostId me_;
+  std::span<const std::byte> payload_;
+  std::vector<std::byte> inline_payload_;
+  Handle payload_object_;
+  std::vector<Handle> handles_;
+  uint64_t tag_ = 0;
+  HostId sender_;
+};
+
+class Queue {
+ public:
+  static constexpr uint64_t kMaxMessageBytes = uint64_t{1} << 40;
+  static constexpr size_t kMaxHandles = 4096;
+
+  // `max_items` 0 = unbounded.  The new queue is held by `me`.
+  static absl::StatusOr<Queue> Create(Segment& segment, HostId me, uint64_t max_items = 0);
+  // A view of an existing queue that `me` holds.
+  static absl::StatusOr<Queue> Open(Segment& segment, HostId me, Handle handle);
+
+  Handle handle() const { return handle_; }
+
+  // Blocks while a bounded queue is full.  Errors: DeadlineExceeded (full until the deadline),
+  // FailedPrecondition (closed), ResourceExhausted (no memory), InvalidArgument (too large, too many handles),
+  // the interruptible's own error.  On error nothing was pushed.
+  absl::Status Push(const MessageView& message, Wait wait);
+  // Returns how many were pushed before an error or the deadline; `*status` says why it stopped.
+  size_t PushBatch(std::span<const MessageView> messages, Wait wait, absl::Status* status);
+
+  // Blocks while the queue is empty.  DeadlineExceeded; OutOfRange when closed and drained.
+  absl::StatusOr<Message> Pop(Wait wait);
+  // At least one, at most `max`; waits only for the first.
+  absl::StatusOr<std::vector<Message>> PopBatch(size_t max, Wait wait);
+  // Like Pop, and calls `claim(message)` under the consumer lock just before the commit point: the place to
+  // record in shared memory who has the message now.  `position` names this message in this queue for ever;
+  // a claim whose position is still >= head() after its claimer died did not happen.
+  class Claimer {
+   public:
+    virtual ~Claimer() = default;
+    virtual void Claim(uint64_t position, uint64_t tag) = 0;
+  };
+  absl::StatusOr<Message> PopClaiming(Claimer& claimer, Wait wait);
+  uint64_t popped() const;  // messages taken so far: the position of the next one
+
+  // No push succeeds any more; what is inside can still be popped.  Wakes everybody.  Idempotent.
+  void Close();
+  bool closed() const;
+  uint64_t depth() const;  // messages inside, a snapshot
+  bool empty() const { return depth() == 0; }
+  uint64_t max_items() const;
+
+  // Waits until a Pop would find something (or the queue is closed), taking nothing.
+  absl::Status WaitReadable(Wait wait);
+
+ private:
+  Queue(Segment* segment, HostId me, Handle handle, QueueState* state)
+      : segment_(segment), me_(me), handle_(handle), state_(state) {}
+
+  Segment* segment_;
+  HostId me_;
+  Handle handle_;
+  QueueState* state_;
+};
+
+// Registers the queue's destroy/recover/visit functions with the object table.  Called by Session start-up.
+void RegisterQueueKind();
+
+}  // namespace pyhost
+
+#endif  // PYHOST_RUNTIME_QUEUE_QUEUE_H_

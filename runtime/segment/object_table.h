@@ -1,0 +1,98 @@
+// ObjectTable: every shared thing of a session, who holds it, and the memory it owns.
+//
+// One cell an object (layout.h: ObjectCell): kind and generation, a bit per host that holds it, a count of
+// frames in queues that carry its handle ("transit"), one optional block of memory, and a few cache lines
+// of kind-specific state in place.
+//
+//   Free -> Claimed(host) -> Live -> Dying(host) -> Free       (state, generation and claimer in one atomic word)
+//
+// Invariants:
+//  (1) A Live object has a holder or a transit; the host that drops the last of both frees it.
+//  (2) Bits are set and cleared idempotently; a dead host's bit is cleared by its recovery.
+//  (3) The cells are the truth about block memory: block space not named by a Claimed, Live or Dying cell is free.
+//  (4) A handle of another generation or kind is NotFound, never somebody else's object.
+//
+// Thread- and process-safe.  `me` is the calling host.  In-process instance counting is the caller's
+// business (session/handle_refs.h): Hold once, Drop once per process.
+
+#ifndef PYHOST_RUNTIME_SEGMENT_OBJECT_TABLE_H_
+#define PYHOST_RUNTIME_SEGMENT_OBJECT_TABLE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "runtime/base/ids.h"
+
+namespace pyhost {
+
+struct ObjectCell;
+class Segment;
+
+// What a kind of object needs beyond its block: registered once per process, at static-initialisation-free
+// start-up, by the code of that kind (RegisterKind).
+struct ObjectKindOps {
+  // Called when the last holder and transit are gone, before the block is freed: drop what the state refers to.
+  void (*destroy)(Segment& segment, HostId me, Handle handle) = nullptr;
+  // Called for each object a dead host held, before its bit is cleared: repair locks, undo half-done steps.
+  void (*recover)(Segment& segment, HostId me, Handle handle, HostId dead) = nullptr;
+  // Adds the handles that live inside this object (frames of a queue) for a recount of transits.
+  void (*visit_transits)(Segment& segment, HostId me, Handle handle,
+                         const std::function<void(Handle)>& visit) = nullptr;
+};
+void RegisterKind(ObjectKind kind, const ObjectKindOps& ops);
+
+class ObjectTable {
+ public:
+  // Bytes of kind-specific state in each cell.  Zeroed in a new object.
+  static constexpr size_t kStateBytes = 256;
+
+  explicit ObjectTable(Segment* segment);
+
+  // A new object, held by `me`, with a block of `size` bytes (0 = none; contents undefined).
+  // ResourceExhausted naming size, limit and setting when memory or cells are used up.
+  absl::StatusOr<Handle> Create(ObjectKind kind, uint64_t size, HostId me);
+
+  // Kind-specific state of a live object.  NotFound names the handle.  The caller holds the object.
+  absl::StatusOr<std::byte*> State(Handle handle) const;
+  template <typename T>
+  absl::StatusOr<T*> StateAs(Handle handle) const {
+    static_assert(sizeof(T) <= kStateBytes && alignof(T) <= 64);
+    absl::StatusOr<std::byte*> state = State(handle);
+    if (!state.ok()) return state.status();
+    return reinterpret_cast<T*>(*state);
+  }
+  // The object's block (exactly the size asked for in Create).
+  absl::StatusOr<std::span<std::byte>> Block(Handle handle) const;
+
+  // Sets `who`'s bit.  The caller guarantees that the object is kept alive meanwhile (holds it or took it
+  // from a frame); NotFound otherwise.
+  absl::Status Hold(Handle handle, HostId who);
+  // Clears `who`'s bit; frees the object when nothing holds or carries it any more.
+  void Drop(Handle handle, HostId who, HostId me);
+  bool IsHeld(Handle handle, HostId who) const;
+
+  // A frame that carries the handle is about to be published / was taken out.
+  absl::Status AddTransit(Handle handle);
+  void EndTransit(Handle handle, HostId me);
+
+  // Fork and start: `child` gets every bit that `parent` has.
+  void DuplicateHolds(HostId parent, HostId child);
+  // Runs the kinds' recover, clears the bits of `dead`, frees what nobody holds, repairs the allocator.
+  void Recover(HostId dead, HostId me);
+  // Recomputes all transit counts from what the queues really contain, with all queues locked.
+  absl::Status RecountTransits(HostId me);
+
+  // All live objects (for tests, usage, live view).
+  void ForEach(const std::function<void(Handle, const ObjectCell&)>& visit) const;
+
+ private:
+  Segment* segment_;
+};
+
+}  // namespace pyhost
+
+#endif  // PYHOST_RUNTIME_SEGMENT_OBJECT_TABLE_H_
