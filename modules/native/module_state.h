@@ -1,0 +1,62 @@
+// ModuleState: what `_pyhost` keeps per interpreter.  No static PyObject* anywhere: each interpreter that
+// imports the module gets a state of its own, freed with the module.
+//
+// Everything is strong references, set in module.cc and the Bind functions; constant afterwards unless
+// noted.  Needs the GIL of the interpreter it belongs to.
+
+#ifndef PYHOST_MODULES_NATIVE_MODULE_STATE_H_
+#define PYHOST_MODULES_NATIVE_MODULE_STATE_H_
+
+#include "modules/native/python_ref.h"
+
+namespace pyhost::native {
+
+struct ModuleState {
+  // Exceptions.
+  PyRef owner_died_error;   // _pyhost.OwnerDiedError(RuntimeError)
+  PyRef session_error;      // _pyhost.SessionError(OSError): the supervisor is gone, no identity, ...
+  PyRef queue_full;         // queue.Full and queue.Empty, imported with first use
+  PyRef queue_empty;
+
+  // Types (bind_*.cc).
+  PyRef memory_type;
+  PyRef queue_type;
+  PyRef lock_type;
+  PyRef semaphore_type;
+  PyRef condition_type;
+  PyRef event_type;
+  PyRef barrier_type;
+  PyRef payload_type;       // bytes of a received message, read in place (pickling.cc)
+  PyRef writer_type;        // gathers what a pickler writes (pickling.cc)
+  PyRef child_type;         // bind_process.cc
+  PyRef child_start_type;
+  PyRef call_client_type;   // bind_pool.cc
+  PyRef call_server_type;
+
+  // Pickling (pickling.cc), filled with first use.
+  PyRef pickler_type;         // _pickle.Pickler
+  PyRef loads;                // _pickle.loads
+  PyRef forking_pickler;      // multiprocessing.reduction.ForkingPickler as it was at first use
+  PyRef reduction_module;
+  PyRef copyreg_table;
+  PyRef merged_table;         // copyreg's table with ForkingPickler's reducers on top
+};
+
+extern PyModuleDef kModuleDef;
+
+// The state of the `_pyhost` in this interpreter; null with ImportError when it was never imported here.
+ModuleState* GetState();
+ModuleState* StateOfModule(PyObject* module);
+ModuleState* StateOfType(PyTypeObject* defining_class);
+
+// Each returns 0, or -1 with a Python error.
+int BindMemory(PyObject* module, ModuleState* state);
+int BindPickling(PyObject* module, ModuleState* state);
+int BindQueue(PyObject* module, ModuleState* state);
+int BindSync(PyObject* module, ModuleState* state);
+int BindProcess(PyObject* module, ModuleState* state);
+int BindPool(PyObject* module, ModuleState* state);
+
+}  // namespace pyhost::native
+
+#endif  // PYHOST_MODULES_NATIVE_MODULE_STATE_H_

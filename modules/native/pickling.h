@@ -1,0 +1,62 @@
+// Pickling into and out of messages: what Python's Queue, Pool and start payloads share.
+//
+// Message payload:  u32 buffer count n | u32 0 | n x u64 {size:63, readonly:1} | pickle bytes (protocol 5)
+// Message handles:  the n out-of-band buffers (Memory objects) first, then the handles met while pickling.
+//
+// Buffers of kOutOfBandBytes or more go out of band: one copy into the segment, read in place on the other
+// side, writable where the original was.  Smaller ones stay in the pickle.
+//
+// Reducers are those of multiprocessing.reduction.ForkingPickler (copyreg's table with its own on top); a
+// program that replaced that class is honoured, at its own speed.
+
+#ifndef PYHOST_MODULES_NATIVE_PICKLING_H_
+#define PYHOST_MODULES_NATIVE_PICKLING_H_
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "modules/native/module_state.h"
+#include "modules/native/python_ref.h"
+#include "runtime/base/ids.h"
+#include "runtime/queue/queue.h"
+
+namespace pyhost::native {
+
+inline constexpr size_t kOutOfBandBytes = 16 * 1024;
+
+// A pickled object, ready to be pushed.  Holds what the views point into; gives the out-of-band Memory objects back on
+// destruction (after a push the frame keeps them alive).
+class Pickled {
+ public:
+  Pickled() = default;
+  Pickled(Pickled&& other) noexcept;
+  Pickled& operator=(Pickled&&) = delete;
+  ~Pickled();
+
+  // The payload described above, to be gathered in this order (after parts of the caller's own, if any).
+  std::span<const std::span<const std::byte>> parts() const { return parts_; }
+  std::span<const Handle> handles() const { return handles_; }
+  size_t size() const;
+
+ private:
+  friend bool Pickle(ModuleState* state, PyObject* object, Pickled* out);
+  std::vector<uint64_t> header_;
+  PyRef bytes_;
+  std::vector<PyRef> kept_;
+  std::vector<std::span<const std::byte>> parts_;
+  std::vector<Handle> handles_;
+  size_t owned_ = 0;  // the first owned_ handles are ours to drop
+};
+
+// False with the Python error that pickling raised.
+bool Pickle(ModuleState* state, PyObject* object, Pickled* out);
+
+// Unpickles `payload`, which lies in `message` (the whole payload, or the rest behind the caller's own header).
+// Out-of-band buffers keep their Memory objects alive by themselves; `message` is consumed.
+// Null with the Python error that unpickling raised (DataLoss -> OSError for a malformed payload).
+PyObject* Unpickle(ModuleState* state, Message message, std::span<const std::byte> payload);
+
+}  // namespace pyhost::native
+
+#endif  // PYHOST_MODULES_NATIVE_PICKLING_H_
