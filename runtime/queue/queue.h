@@ -9,7 +9,8 @@
 // message.  FIFO per producer; messages of one PushBatch stay together in order (not necessarily adjacent
 // when the queue is bounded).
 //
-// A Queue is a cheap view of an object; it does not count references (session/handle_refs.h does).
+// A Queue is a cheap view of an object; it does not count references (segment/handle_refs.h does, from Create's
+// hold on: the caller of Create gives it to segment.refs().Adopt).
 // Thread- and process-safe.
 
 #ifndef PYHOST_RUNTIME_QUEUE_QUEUE_H_
@@ -40,7 +41,8 @@ struct MessageView {
   uint64_t tag = 0;  // free for the user of the queue (call id, message kind)
 };
 
-// What is popped: owns its payload, and the holds of the popping host on `handles`.
+// What is popped: owns its payload, and one count on each of `handles` in segment.refs() (HandleRefs: never
+// ObjectTable::Hold/Drop directly, the process may hold the same object otherwise).
 // Move-only.  The destructor gives back what was not taken.
 class Message {
  public:

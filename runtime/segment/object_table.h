@@ -12,8 +12,8 @@
 //  (3) The cells are the truth about block memory: block space not named by a Claimed, Live or Dying cell is free.
 //  (4) A handle of another generation or kind is NotFound, never somebody else's object.
 //
-// Thread- and process-safe.  `me` is the calling host.  In-process instance counting is the caller's
-// business (session/handle_refs.h): Hold once, Drop once per process.
+// Thread- and process-safe.  `me` is the calling host.  A process holds and drops for itself only through
+// segment/handle_refs.h (segment.refs()), which counts its owners: the bit is set once and cleared once.
 
 #ifndef PYHOST_RUNTIME_SEGMENT_OBJECT_TABLE_H_
 #define PYHOST_RUNTIME_SEGMENT_OBJECT_TABLE_H_

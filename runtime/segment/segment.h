@@ -25,6 +25,7 @@ namespace pyhost {
 class HostTable;
 class ObjectTable;
 class BlockAllocator;
+class HandleRefs;
 struct SegmentHeader;
 
 struct SegmentOptions {
@@ -61,6 +62,8 @@ class Segment {
   HostTable& hosts() { return *hosts_; }
   ObjectTable& objects() { return *objects_; }
   BlockAllocator& blocks() { return *blocks_; }
+  // How often this process holds each object (segment/handle_refs.h): the only way to hold and drop for oneself.
+  HandleRefs& refs() { return *refs_; }
   SegmentUsage Usage() const;
 
   // Session-wide once flags (0..63): true for the first caller of all processes.
@@ -82,6 +85,7 @@ class Segment {
   std::unique_ptr<HostTable> hosts_;
   std::unique_ptr<BlockAllocator> blocks_;
   std::unique_ptr<ObjectTable> objects_;
+  std::unique_ptr<HandleRefs> refs_;
 };
 
 }  // namespace pyhost

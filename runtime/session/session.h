@@ -2,6 +2,8 @@
 // way to the supervisor.  At most one per process; created lazily by the root, attached in children,
 // carried over by fork.
 //
+// In-process counts of held objects are segment().refs() (segment/handle_refs.h): quiesce it around fork too.
+//
 // Thread-safe.  Fork: `BeforeFork/AfterForkParent/AfterForkChild` keep the fork rule (runtime/README.md);
 // the native module calls them around every fork of the interpreter.  The host id lies in a page that the kernel wipes
 // on fork, so a child made behind our back (a raw clone) has no identity until it asks for one.

@@ -1,0 +1,50 @@
+#include "runtime/segment/handle_refs.h"
+
+#include <utility>
+
+#include "runtime/segment/object_table.h"
+
+namespace pyhost {
+
+absl::Status HandleRefs::Retain(Handle handle, HostId me) {
+  absl::MutexLock lock(&mutex_);
+  const Key key{handle.value(), me.value()};
+  auto [entry, first] = counts_.try_emplace(key, 0);
+  if (first) {
+    if (absl::Status held = objects_->Hold(handle, me); !held.ok()) {
+      counts_.erase(entry);
+      return held;
+    }
+  }
+  ++entry->second;
+  return absl::OkStatus();
+}
+
+void HandleRefs::Adopt(Handle handle, HostId me) {
+  absl::MutexLock lock(&mutex_);
+  ++counts_[Key{handle.value(), me.value()}];
+}
+
+void HandleRefs::Release(Handle handle, HostId me) {
+  absl::MutexLock lock(&mutex_);
+  auto entry = counts_.find(Key{handle.value(), me.value()});
+  if (entry == counts_.end() || --entry->second != 0) return;
+  counts_.erase(entry);
+  objects_->Drop(handle, me, me);
+}
+
+void HandleRefs::AfterForkChild(HostId parent, HostId child) {
+  absl::flat_hash_map<Key, uint32_t> inherited;
+  for (const auto& [key, count] : counts_) {
+    if (key.host == parent.value()) inherited[Key{key.handle, child.value()}] = count;
+  }
+  counts_ = std::move(inherited);
+  mutex_.Unlock();
+}
+
+size_t HandleRefs::size() const {
+  absl::MutexLock lock(&mutex_);
+  return counts_.size();
+}
+
+}  // namespace pyhost
