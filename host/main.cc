@@ -1,3 +1,14 @@
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-int main(int argc, char** argv) { return Py_BytesMain(argc, argv); }
+// The program `pyhost`: python3's command line over an embedded CPython (see README.md).
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "host/internal_modes.h"
+#include "host/interpreter.h"
+
+int main(int argc, char** argv) {
+  if (std::optional<int> code = pyhost::host::RunInternalMode(argc, argv)) return *code;
+  if (std::optional<int> code = pyhost::host::StartInterpreter({argv, argv + argc})) return *code;
+  return pyhost::host::RunMainJob();
+}

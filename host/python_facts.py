@@ -37,6 +37,8 @@ def main():
         "full_version": "%d.%d.%d" % sys.version_info[:3],
         "implementation": sys.implementation.name,
         "executable": sys.executable,
+        "prefix": sys.base_prefix,
+        "exec_prefix": sys.base_exec_prefix,
         "include": sysconfig.get_path("include"),
         "platinclude": sysconfig.get_path("platinclude"),
         "header": os.path.join(sysconfig.get_path("include"), "Python.h"),

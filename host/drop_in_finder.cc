@@ -1,0 +1,173 @@
+#include "host/drop_in_finder.h"
+
+#include "modules/native/python_ref.h"
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <iterator>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include "host/modules_dir.h"
+
+namespace pyhost::host {
+namespace {
+
+using native::PyRef;
+
+// What the finder claims.  A package's submodules are found through its __path__ by Python's own finders.
+struct DropIn {
+  std::string_view name;
+  const char* file;  // within the modules folder
+  bool package;
+};
+constexpr DropIn kDropIns[] = {
+    {"multiprocessing", "multiprocessing/__init__.py", true},
+    {"concurrent.futures.process", "concurrent/futures/process.py", false},
+    {"pyhost", "pyhost/__init__.py", true},
+};
+
+const DropIn* FindDropIn(std::string_view name) {
+  const DropIn* found = std::find_if(std::begin(kDropIns), std::end(kDropIns),
+                                     [name](const DropIn& drop_in) { return drop_in.name == name; });
+  return found == std::end(kDropIns) ? nullptr : found;
+}
+
+std::string BaseExecutable() {
+  PyObject* value = PySys_GetObject("_base_executable");  // borrowed
+  if (value == nullptr || !PyUnicode_Check(value)) return "";
+  PyRef bytes = PyRef::Steal(PyUnicode_EncodeFSDefault(value));
+  if (!bytes) {
+    PyErr_Clear();
+    return "";
+  }
+  return PyBytes_AS_STRING(bytes.get());
+}
+
+PyObject* RaiseNoModulesDir(PyObject* fullname, const ModulesDir& dir) {
+  std::string looked;
+  for (const std::string& path : dir.looked) looked += (looked.empty() ? "" : ", ") + path;
+  PyRef message = PyRef::Steal(PyUnicode_FromFormat(
+      "pyhost serves %R from its own modules folder, which is missing (looked at: %s); install pyhost again "
+      "with `meson install`, and move its bin/ and lib/ together",
+      fullname, looked.empty() ? "nowhere, as /proc is not mounted" : looked.c_str()));
+  if (message) PyErr_SetImportErrorSubclass(PyExc_ModuleNotFoundError, message.get(), fullname, nullptr);
+  return nullptr;
+}
+
+// importlib's own spec for a source file: loader, __file__ and cached bytecode are as for any module.
+PyObject* MakeSpec(PyObject* fullname, const std::filesystem::path& file, bool package) {
+  PyRef importlib = PyRef::Steal(PyImport_ImportModule("_frozen_importlib_external"));
+  if (!importlib) return nullptr;
+  PyRef make = PyRef::Steal(PyObject_GetAttrString(importlib.get(), "spec_from_file_location"));
+  PyRef location = PyRef::Steal(PyUnicode_DecodeFSDefault(file.c_str()));
+  if (!make || !location) return nullptr;
+  PyRef args = PyRef::Steal(PyTuple_Pack(2, fullname, location.get()));
+  PyRef kwargs = PyRef::Steal(PyDict_New());
+  if (!args || !kwargs) return nullptr;
+  if (package) {
+    PyRef folder = PyRef::Steal(PyUnicode_DecodeFSDefault(file.parent_path().c_str()));
+    if (!folder) return nullptr;
+    PyRef locations = PyRef::Steal(PyList_New(0));
+    if (!locations || PyList_Append(locations.get(), folder.get()) < 0 ||
+        PyDict_SetItemString(kwargs.get(), "submodule_search_locations", locations.get()) < 0) {
+      return nullptr;
+    }
+  }
+  return PyObject_Call(make.get(), args.get(), kwargs.get());
+}
+
+PyObject* SpecOf(PyObject* fullname, const DropIn& drop_in) {
+  ModulesDir dir = FindModulesDir(BaseExecutable());
+  if (dir.path.empty()) return RaiseNoModulesDir(fullname, dir);
+  std::filesystem::path file = std::filesystem::path(dir.path) / drop_in.file;
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(file, error)) Py_RETURN_NONE;
+  return MakeSpec(fullname, file, drop_in.package);
+}
+
+// The finder protocol: find_spec(fullname, path=None, target=None).
+PyObject* FindSpec(PyObject*, PyObject* args, PyObject* kwargs) {
+  static const char* keywords[] = {"fullname", "path", "target", nullptr};
+  PyObject* fullname;
+  PyObject* unused_path;
+  PyObject* unused_target;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|OO:find_spec", const_cast<char**>(keywords), &fullname,
+                                   &unused_path, &unused_target)) {
+    return nullptr;
+  }
+  Py_ssize_t size;
+  const char* name = PyUnicode_AsUTF8AndSize(fullname, &size);
+  if (name == nullptr) {  // a name with lone surrogates is none of ours
+    PyErr_Clear();
+    Py_RETURN_NONE;
+  }
+  const DropIn* drop_in = FindDropIn({name, static_cast<size_t>(size)});
+  if (drop_in == nullptr) Py_RETURN_NONE;
+  return SpecOf(fullname, *drop_in);
+}
+
+PyObject* Represent(PyObject*) { return PyUnicode_FromString("<pyhost drop-in finder>"); }
+
+void Deallocate(PyObject* self) {
+  PyTypeObject* type = Py_TYPE(self);
+  reinterpret_cast<freefunc>(PyType_GetSlot(type, Py_tp_free))(self);
+  Py_DECREF(type);
+}
+
+PyMethodDef kMethods[] = {
+    {"find_spec", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(FindSpec)),
+     METH_VARARGS | METH_KEYWORDS,
+     PyDoc_STR("find_spec(fullname, path=None, target=None)\n--\n\nThe spec of a drop-in module, else None.")},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyType_Slot kSlots[] = {
+    {Py_tp_doc, const_cast<char*>("Serves pyhost's own packages in place of the standard library's.")},
+    {Py_tp_methods, kMethods},
+    {Py_tp_repr, reinterpret_cast<void*>(Represent)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(Deallocate)},
+    {0, nullptr},
+};
+
+PyType_Spec kSpec = {"pyhost.DropInFinder", sizeof(PyObject), 0, Py_TPFLAGS_DEFAULT, kSlots};
+
+bool IsInstalled(PyObject* meta_path) {
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(meta_path); ++i) {
+    PyTypeObject* type = Py_TYPE(PyList_GET_ITEM(meta_path, i));
+    if (type->tp_repr == Represent) return true;
+  }
+  return false;
+}
+
+// Appends a finder to this interpreter's sys.meta_path, unless it has one already (a test may import `posix`
+// afresh).  False with a Python error set where that fails.
+bool AddToMetaPath() {
+  PyObject* meta_path = PySys_GetObject("meta_path");  // borrowed
+  if (meta_path == nullptr || !PyList_Check(meta_path) || IsInstalled(meta_path)) return true;
+  PyRef type = PyRef::Steal(PyType_FromSpec(&kSpec));
+  if (!type) return false;
+  PyRef finder = PyRef::Steal(PyObject_CallNoArgs(type.get()));
+  return finder && PyList_Append(meta_path, finder.get()) == 0;
+}
+
+using InitFunction = PyObject* (*)();
+InitFunction original_posix = nullptr;
+
+PyObject* InitPosixAndFinder() { return AddToMetaPath() ? original_posix() : nullptr; }
+
+}  // namespace
+
+void InstallDropInFinder() {
+  for (struct _inittab* entry = PyImport_Inittab; entry->name != nullptr; ++entry) {
+    if (std::strcmp(entry->name, "posix") != 0) continue;
+    original_posix = entry->initfunc;
+    entry->initfunc = InitPosixAndFinder;
+    return;
+  }
+  Py_FatalError("pyhost: this Python has no built-in module posix");
+}
+
+}  // namespace pyhost::host

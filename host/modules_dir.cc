@@ -1,0 +1,49 @@
+#include "host/modules_dir.h"
+
+#include <filesystem>
+#include <system_error>
+
+// Set by meson: the build's own folder for the program, the source tree's modules/, and the way from the
+// installed program's folder to its modules.
+#if !defined(PYHOST_BUILD_DIR) || !defined(PYHOST_SOURCE_MODULES) || !defined(PYHOST_INSTALLED_MODULES)
+#error "build with meson: it says where the modules are"
+#endif
+
+namespace pyhost::host {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path Resolved(const fs::path& path) {
+  std::error_code error;
+  fs::path resolved = fs::canonical(path, error);
+  return error ? fs::path() : resolved;
+}
+
+fs::path ModulesOf(const fs::path& program) {
+  fs::path folder = program.parent_path();
+  if (folder == PYHOST_BUILD_DIR) return PYHOST_SOURCE_MODULES;
+  return (folder / PYHOST_INSTALLED_MODULES).lexically_normal();
+}
+
+}  // namespace
+
+std::string RunningProgram() { return Resolved("/proc/self/exe").string(); }
+
+ModulesDir FindModulesDir(const std::string& other_program) {
+  ModulesDir result;
+  for (const fs::path& program : {fs::path(RunningProgram()), Resolved(other_program)}) {
+    if (program.empty()) continue;
+    std::string candidate = ModulesOf(program).string();
+    if (!result.looked.empty() && result.looked.back() == candidate) continue;
+    result.looked.push_back(candidate);
+    std::error_code error;
+    if (fs::is_directory(candidate, error)) {
+      result.path = candidate;
+      return result;
+    }
+  }
+  return result;
+}
+
+}  // namespace pyhost::host

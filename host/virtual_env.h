@@ -1,0 +1,26 @@
+// An activated virtual environment: $VIRTUAL_ENV, honoured by a pyhost that lies outside of it.
+//
+// python3 knows a virtual environment by where the program was started: <venv>/bin/python beside a
+// pyvenv.cfg.  `pyhost` found on PATH lies outside of the activated environment, so it looks at the variable
+// that activation sets.  A program that lies in an environment itself belongs to that one, as in python3.
+
+#ifndef PYHOST_HOST_VIRTUAL_ENV_H_
+#define PYHOST_HOST_VIRTUAL_ENV_H_
+
+#include <optional>
+#include <string>
+
+namespace pyhost::host {
+
+// The absolute path of the program as Python computes it: argv[0] where it names a folder, else looked up on
+// PATH, symbolic links kept.  Empty where it is not found.
+std::string ProgramPath(const std::string& argv0);
+
+// The environment that $VIRTUAL_ENV names, where `program` lies in none itself.  Nothing where the variable is
+// unset, or names something unusable (not an environment, or of another Python version): that is said once, on
+// stderr.
+std::optional<std::string> ActivatedEnvironment(const std::string& program);
+
+}  // namespace pyhost::host
+
+#endif  // PYHOST_HOST_VIRTUAL_ENV_H_
