@@ -39,6 +39,8 @@ class GilWait final : public Interruptible {
 // negative one counts as 0.  False with a Python error when it is no number, or NaN.
 bool ParseTimeout(PyObject* timeout, Deadline* deadline);
 bool ParseBlockTimeout(int block, PyObject* timeout, Deadline* deadline);
+// The arguments of acquire(block=True, timeout=None).
+bool ParseAcquireArguments(PyObject* args, PyObject* kwargs, Deadline* deadline);
 
 }  // namespace pyhost::native
 

@@ -53,7 +53,10 @@ ModuleState* StateOfType(PyTypeObject* defining_class);
 int BindMemory(PyObject* module, ModuleState* state);
 int BindPickling(PyObject* module, ModuleState* state);
 int BindQueue(PyObject* module, ModuleState* state);
-int BindSync(PyObject* module, ModuleState* state);
+int BindLock(PyObject* module, ModuleState* state);
+int BindSemaphore(PyObject* module, ModuleState* state);
+int BindCondition(PyObject* module, ModuleState* state);  // and Event
+int BindBarrier(PyObject* module, ModuleState* state);
 int BindProcess(PyObject* module, ModuleState* state);
 int BindPool(PyObject* module, ModuleState* state);
 

@@ -1,6 +1,6 @@
 // Pickling into and out of messages: what Python's Queue, Pool and start payloads share.
 //
-// Message payload:  u32 buffer count n | u32 0 | n x u64 {size:63, readonly:1} | pickle bytes (protocol 5)
+// Message payload:  u64 buffer count n | n x u64 {size:63, readonly:1} | pickle bytes (protocol 5)
 // Message handles:  the n out-of-band buffers (Memory objects) first, then the handles met while pickling.
 //
 // Buffers of kOutOfBandBytes or more go out of band: one copy into the segment, read in place on the other
@@ -42,11 +42,9 @@ class Pickled {
  private:
   friend bool Pickle(ModuleState* state, PyObject* object, Pickled* out);
   std::vector<uint64_t> header_;
-  PyRef bytes_;
-  std::vector<PyRef> kept_;
+  PyRef writer_;  // owns the pickle's pieces and our count on the out-of-band objects
   std::vector<std::span<const std::byte>> parts_;
   std::vector<Handle> handles_;
-  size_t owned_ = 0;  // the first owned_ handles are ours to drop
 };
 
 // False with the Python error that pickling raised.

@@ -35,6 +35,12 @@ class PyRef {
   PyObject* object_ = nullptr;
 };
 
+// A function with keywords or a vector of arguments, as PyMethodDef wants it.
+template <typename Function>
+PyCFunction AsMethod(Function* function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
 }  // namespace pyhost::native
 
 #endif  // PYHOST_MODULES_NATIVE_PYTHON_REF_H_

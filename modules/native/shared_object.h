@@ -9,10 +9,15 @@
 #ifndef PYHOST_MODULES_NATIVE_SHARED_OBJECT_H_
 #define PYHOST_MODULES_NATIVE_SHARED_OBJECT_H_
 
+#include <optional>
+#include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "modules/native/module_state.h"
 #include "modules/native/python_ref.h"
+#include "modules/native/session_access.h"
+#include "modules/native/status.h"
 #include "runtime/base/ids.h"
 
 namespace pyhost::native {
@@ -30,8 +35,32 @@ bool AttachHandle(SharedObject* self, Handle handle);
 // tp_dealloc part: gives the count back.
 void DetachHandle(SharedObject* self);
 
-// __reduce__ of all shared types: (_pyhost._rebuild, (session id, handle)).
+// __reduce__ of all shared types: (_pyhost._rebuild, (type, session id, handle), attributes or None).
 PyObject* ReduceShared(PyObject* self, PyObject* unused);
+// tp_dealloc and tp_repr of all shared types that own nothing else.
+void DeallocShared(PyObject* self);
+PyObject* ReprShared(PyObject* self);
+
+// A new Python object of `type` for an object that Create just made and this host holds.
+PyObject* AdoptShared(PyTypeObject* type, Session* session, Handle handle);
+template <typename View>
+PyObject* NewShared(PyTypeObject* type, Session* session, const absl::StatusOr<View>& view) {
+  if (!view.ok()) return SetError(view.status());
+  return AdoptShared(type, session, view->handle());
+}
+
+// The C++ view of a shared object for one operation; not kept, because a fork changes who we are.
+// Null optional with a Python error.
+template <typename View>
+std::optional<View> OpenShared(PyObject* self) {
+  Session* session = RequireSession();
+  if (session == nullptr) return std::nullopt;
+  absl::StatusOr<View> view =
+      View::Open(session->segment(), session->me(), reinterpret_cast<SharedObject*>(self)->handle);
+  if (view.ok()) return *std::move(view);
+  SetError(view.status());
+  return std::nullopt;
+}
 
 // While alive on a thread, handles pickled on that thread are collected instead of refused.  Nests.
 class HandleCollector {

@@ -1,0 +1,108 @@
+// _pyhost.Lock: the base of multiprocessing's Lock and RLock.
+
+#include "modules/native/gil_wait.h"
+#include "modules/native/shared_object.h"
+#include "runtime/sync/mutex.h"
+
+namespace pyhost::native {
+namespace {
+
+PyObject* New(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
+  static const char* const kKeywords[] = {"recursive", nullptr};
+  int recursive = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|p:Lock", const_cast<char**>(kKeywords), &recursive)) return nullptr;
+  Session* session = EnsureSession();
+  if (session == nullptr) return nullptr;
+  return NewShared(type, session,
+                   Mutex::Create(session->segment(), session->me(),
+                                 recursive ? Mutex::Type::kRecursive : Mutex::Type::kPlain));
+}
+
+PyObject* AcquireUntil(PyObject* self, Deadline deadline) {
+  std::optional<Mutex> mutex = OpenShared<Mutex>(self);
+  if (!mutex) return nullptr;
+  GilWait gil;
+  const absl::Status status = mutex->Acquire(gil.Until(deadline));
+  if (status.ok()) Py_RETURN_TRUE;
+  if (absl::IsDeadlineExceeded(status)) Py_RETURN_FALSE;
+  return SetError(status);
+}
+
+PyObject* Acquire(PyObject* self, PyObject* args, PyObject* kwargs) {
+  Deadline deadline = Deadline::Never();
+  if (!ParseAcquireArguments(args, kwargs, &deadline)) return nullptr;
+  return AcquireUntil(self, deadline);
+}
+
+PyObject* Release(PyObject* self, PyObject*) {
+  std::optional<Mutex> mutex = OpenShared<Mutex>(self);
+  if (!mutex) return nullptr;
+  const absl::Status status = mutex->Release();
+  if (status.ok()) Py_RETURN_NONE;
+  // python3 asserts for a recursive lock, and raises ValueError for a plain one.
+  if (absl::IsFailedPrecondition(status) && mutex->type() == Mutex::Type::kRecursive) {
+    PyErr_SetString(PyExc_AssertionError, std::string(status.message()).c_str());
+    return nullptr;
+  }
+  return SetError(status);
+}
+
+PyObject* Enter(PyObject* self, PyObject*) { return AcquireUntil(self, Deadline::Never()); }
+PyObject* Exit(PyObject* self, PyObject* const*, Py_ssize_t) { return Release(self, nullptr); }
+
+PyObject* Locked(PyObject* self, PyObject*) {
+  std::optional<Mutex> mutex = OpenShared<Mutex>(self);
+  return mutex ? PyBool_FromLong(mutex->locked()) : nullptr;
+}
+PyObject* IsMine(PyObject* self, PyObject*) {
+  std::optional<Mutex> mutex = OpenShared<Mutex>(self);
+  return mutex ? PyBool_FromLong(mutex->is_mine()) : nullptr;
+}
+PyObject* Count(PyObject* self, PyObject*) {
+  std::optional<Mutex> mutex = OpenShared<Mutex>(self);
+  return mutex ? PyLong_FromUnsignedLong(mutex->count()) : nullptr;
+}
+PyObject* GetValue(PyObject* self, PyObject*) {
+  std::optional<Mutex> mutex = OpenShared<Mutex>(self);
+  return mutex ? PyLong_FromLong(mutex->locked() ? 0 : 1) : nullptr;
+}
+PyObject* Owner(PyObject* self, PyObject*) {
+  std::optional<Mutex> mutex = OpenShared<Mutex>(self);
+  return mutex ? PyLong_FromUnsignedLong(mutex->owner().value()) : nullptr;
+}
+
+PyMethodDef kMethods[] = {
+    {"acquire", AsMethod(Acquire), METH_VARARGS | METH_KEYWORDS,
+     "acquire(block=True, timeout=None) -> bool\n\nTrue: locked.  False: not free within `timeout` seconds.\n"
+     "Raises OwnerDiedError, once, when the process that held the lock was killed; it is free then."},
+    {"release", Release, METH_NOARGS, "release(): unlock; any process may release a plain lock."},
+    {"__enter__", Enter, METH_NOARGS, nullptr},
+    {"__exit__", AsMethod(Exit), METH_FASTCALL, nullptr},
+    {"locked", Locked, METH_NOARGS, "locked() -> bool: held by somebody at this moment."},
+    {"_is_mine", IsMine, METH_NOARGS, "Does the calling thread have it?"},
+    {"_count", Count, METH_NOARGS, "How often this process has it locked."},
+    {"_get_value", GetValue, METH_NOARGS, "1 when free, else 0."},
+    {"_owner", Owner, METH_NOARGS, "The host id of the holder, or 0."},
+    {"__reduce__", ReduceShared, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyType_Slot kSlots[] = {
+    {Py_tp_doc, const_cast<char*>("Lock(recursive=False): a lock for all processes of the session.")},
+    {Py_tp_new, reinterpret_cast<void*>(New)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(DeallocShared)},
+    {Py_tp_repr, reinterpret_cast<void*>(ReprShared)},
+    {Py_tp_methods, kMethods},
+    {0, nullptr},
+};
+PyType_Spec kSpec = {"_pyhost.Lock", sizeof(SharedObject), 0,
+                     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE, kSlots};
+
+}  // namespace
+
+int BindLock(PyObject* module, ModuleState* state) {
+  state->lock_type = PyRef::Steal(PyType_FromModuleAndSpec(module, &kSpec, nullptr));
+  return state->lock_type ? PyModule_AddObjectRef(module, "Lock", state->lock_type.get()) : -1;
+}
+
+}  // namespace pyhost::native

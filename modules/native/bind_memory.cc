@@ -1,0 +1,100 @@
+#include <cstddef>
+#include <span>
+
+#include "modules/native/memory_object.h"
+#include "modules/native/session_access.h"
+#include "modules/native/shared_object.h"
+#include "modules/native/status.h"
+#include "runtime/segment/handle_refs.h"
+#include "runtime/segment/object_table.h"
+
+namespace pyhost::native {
+namespace {
+
+struct MemoryObject {
+  SharedObject head;
+  bool readonly;
+  std::span<std::byte> block;  // set by the first use; the segment stays mapped as long as the process lives
+};
+
+MemoryObject* AsMemory(PyObject* self) { return reinterpret_cast<MemoryObject*>(self); }
+
+bool FindBlock(MemoryObject* self) {
+  if (self->block.data() != nullptr) return true;
+  Session* session = RequireSession();
+  if (session == nullptr) return false;
+  absl::StatusOr<std::span<std::byte>> block = session->segment().objects().Block(self->head.handle);
+  if (!block.ok()) {
+    SetError(block.status());
+    return false;
+  }
+  self->block = *block;
+  return true;
+}
+
+PyObject* New(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
+  static const char* const kKeywords[] = {"size", nullptr};
+  Py_ssize_t size = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n:Memory", const_cast<char**>(kKeywords), &size)) return nullptr;
+  if (size <= 0) return PyErr_Format(PyExc_ValueError, "Memory size must be positive, not %zd", size);
+  Session* session = EnsureSession();
+  if (session == nullptr) return nullptr;
+  Segment& segment = session->segment();
+  absl::StatusOr<Handle> handle =
+      segment.objects().Create(ObjectKind::kMemory, static_cast<uint64_t>(size), session->me());
+  if (!handle.ok()) return SetError(handle.status());
+  PyRef self = PyRef::Steal(AdoptShared(type, session, *handle));
+  if (!self) return nullptr;
+  return FindBlock(AsMemory(self.get())) ? self.release() : nullptr;
+}
+
+int GetBuffer(PyObject* self, Py_buffer* view, int flags) {
+  MemoryObject* memory = AsMemory(self);
+  if (!FindBlock(memory)) {
+    view->obj = nullptr;
+    return -1;
+  }
+  return PyBuffer_FillInfo(view, self, memory->block.data(), static_cast<Py_ssize_t>(memory->block.size()),
+                           memory->readonly ? 1 : 0, flags);
+}
+
+Py_ssize_t Length(PyObject* self) {
+  return FindBlock(AsMemory(self)) ? static_cast<Py_ssize_t>(AsMemory(self)->block.size()) : -1;
+}
+
+PyMethodDef kMethods[] = {
+    {"__reduce__", ReduceShared, METH_NOARGS, "Travels by handle, inside the session only."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyType_Slot kSlots[] = {
+    {Py_tp_doc, const_cast<char*>("Memory(size): bytes in the session's shared memory, as a writable buffer.\n\n"
+                                  "Contents start undefined.  Shared with a child or through a queue by pickling;\n"
+                                  "freed when no process has it any more.")},
+    {Py_tp_new, reinterpret_cast<void*>(New)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(DeallocShared)},
+    {Py_tp_repr, reinterpret_cast<void*>(ReprShared)},
+    {Py_tp_methods, kMethods},
+    {Py_sq_length, reinterpret_cast<void*>(Length)},
+    {Py_bf_getbuffer, reinterpret_cast<void*>(GetBuffer)},
+    {0, nullptr},
+};
+
+PyType_Spec kSpec = {"_pyhost.Memory", sizeof(MemoryObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, kSlots};
+
+}  // namespace
+
+PyObject* NewMemory(ModuleState* state, Handle handle, bool readonly) {
+  auto* type = reinterpret_cast<PyTypeObject*>(state->memory_type.get());
+  PyRef self = PyRef::Steal(type->tp_alloc(type, 0));
+  if (!self || !AttachHandle(&AsMemory(self.get())->head, handle)) return nullptr;
+  AsMemory(self.get())->readonly = readonly;
+  return FindBlock(AsMemory(self.get())) ? self.release() : nullptr;
+}
+
+int BindMemory(PyObject* module, ModuleState* state) {
+  state->memory_type = PyRef::Steal(PyType_FromModuleAndSpec(module, &kSpec, nullptr));
+  return state->memory_type ? PyModule_AddObjectRef(module, "Memory", state->memory_type.get()) : -1;
+}
+
+}  // namespace pyhost::native

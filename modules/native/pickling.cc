@@ -1,0 +1,323 @@
+#include "modules/native/pickling.h"
+
+#include <array>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "modules/native/buffer_view.h"
+#include "modules/native/memory_object.h"
+#include "modules/native/session_access.h"
+#include "modules/native/shared_object.h"
+#include "modules/native/status.h"
+#include "runtime/segment/handle_refs.h"
+#include "runtime/segment/object_table.h"
+
+namespace pyhost::native {
+namespace {
+
+constexpr uint64_t kReadOnly = uint64_t{1} << 63;
+constexpr size_t kGilFreeCopyBytes = 256 * 1024;
+constexpr int kProtocol = 5;
+
+void CopyBytes(std::span<std::byte> to, std::span<const std::byte> from) {
+  if (from.size() < kGilFreeCopyBytes) {
+    std::memcpy(to.data(), from.data(), from.size());
+    return;
+  }
+  Py_BEGIN_ALLOW_THREADS
+  std::memcpy(to.data(), from.data(), from.size());
+  Py_END_ALLOW_THREADS
+}
+
+// ---- Writer: a pickler's file and its buffer callback -----------------------------------------------------------
+
+struct WriterState {
+  std::vector<BufferView> chunks;
+  std::vector<uint64_t> buffer_sizes;  // with kReadOnly
+  std::vector<Handle> buffers;         // counted in segment.refs()
+};
+
+struct WriterObject {
+  PyObject_HEAD
+  WriterState* state;
+};
+
+PyObject* Write(PyObject* self, PyObject* bytes) {
+  auto* state = reinterpret_cast<WriterObject*>(self)->state;
+  BufferView view;
+  if (!view.Acquire(bytes)) return nullptr;
+  const size_t size = view.bytes().size();
+  state->chunks.push_back(std::move(view));
+  return PyLong_FromSize_t(size);
+}
+
+// The pickler's buffer_callback: true keeps the buffer in the pickle, false says that we took it.
+PyObject* TakeBuffer(PyObject* self, PyObject* args, PyObject*) {
+  auto* writer = reinterpret_cast<WriterObject*>(self)->state;
+  PyObject* buffer = nullptr;
+  if (!PyArg_ParseTuple(args, "O", &buffer)) return nullptr;
+  BufferView view;
+  if (!view.Acquire(buffer, PyBUF_ANY_CONTIGUOUS)) {
+    PyErr_Clear();  // Not contiguous: the pickler says so in its own words.
+    Py_RETURN_TRUE;
+  }
+  if (view.bytes().size() < kOutOfBandBytes) Py_RETURN_TRUE;
+  Session* session = EnsureSession();
+  if (session == nullptr) return nullptr;
+  Segment& segment = session->segment();
+  absl::StatusOr<Handle> handle = segment.objects().Create(ObjectKind::kMemory, view.bytes().size(), session->me());
+  if (!handle.ok()) return SetError(handle.status());
+  segment.refs().Adopt(*handle, session->me());
+  writer->buffers.push_back(*handle);
+  writer->buffer_sizes.push_back(view.bytes().size() | (view.readonly() ? kReadOnly : 0));
+  absl::StatusOr<std::span<std::byte>> block = segment.objects().Block(*handle);
+  if (!block.ok()) return SetError(block.status());
+  CopyBytes(*block, view.bytes());
+  Py_RETURN_FALSE;
+}
+
+void DropBuffers(std::span<const Handle> buffers) {
+  Session* session = Session::Current();
+  if (session == nullptr) return;
+  for (Handle handle : buffers) session->segment().refs().Release(handle, session->me());
+}
+
+void DeallocWriter(PyObject* self) {
+  PyTypeObject* type = Py_TYPE(self);
+  auto* state = reinterpret_cast<WriterObject*>(self)->state;
+  if (state != nullptr) DropBuffers(state->buffers);
+  delete state;
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+PyMethodDef kWriterMethods[] = {
+    {"write", Write, METH_O, "Keeps a piece of the pickle."},
+    {nullptr, nullptr, 0, nullptr},
+};
+PyType_Slot kWriterSlots[] = {
+    {Py_tp_dealloc, reinterpret_cast<void*>(DeallocWriter)},
+    {Py_tp_call, reinterpret_cast<void*>(TakeBuffer)},
+    {Py_tp_methods, kWriterMethods},
+    {0, nullptr},
+};
+PyType_Spec kWriterSpec = {"_pyhost._PickleWriter", sizeof(WriterObject), 0,
+                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                           kWriterSlots};
+
+PyRef NewWriter(ModuleState* state) {
+  auto* type = reinterpret_cast<PyTypeObject*>(state->writer_type.get());
+  PyRef writer = PyRef::Steal(type->tp_alloc(type, 0));
+  if (writer) reinterpret_cast<WriterObject*>(writer.get())->state = new WriterState();
+  return writer;
+}
+
+// ---- Payload: a received message as a read-only buffer ------------------------------------------------------------
+
+struct PayloadObject {
+  PyObject_HEAD
+  Message* message;
+  std::span<const std::byte> bytes;
+};
+
+int GetPayloadBuffer(PyObject* self, Py_buffer* view, int flags) {
+  auto* payload = reinterpret_cast<PayloadObject*>(self);
+  return PyBuffer_FillInfo(view, self, const_cast<std::byte*>(payload->bytes.data()),
+                           static_cast<Py_ssize_t>(payload->bytes.size()), 1, flags);
+}
+
+void DeallocPayload(PyObject* self) {
+  PyTypeObject* type = Py_TYPE(self);
+  delete reinterpret_cast<PayloadObject*>(self)->message;
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+PyType_Slot kPayloadSlots[] = {
+    {Py_tp_dealloc, reinterpret_cast<void*>(DeallocPayload)},
+    {Py_bf_getbuffer, reinterpret_cast<void*>(GetPayloadBuffer)},
+    {0, nullptr},
+};
+PyType_Spec kPayloadSpec = {"_pyhost._Payload", sizeof(PayloadObject), 0,
+                            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                            kPayloadSlots};
+
+// ---- The reducers ---------------------------------------------------------------------------------------------------
+
+PyRef ImportAttribute(const char* module_name, const char* name) {
+  PyRef module = PyRef::Steal(PyImport_ImportModule(module_name));
+  return module ? PyRef::Steal(PyObject_GetAttrString(module.get(), name)) : PyRef();
+}
+
+bool Prepare(ModuleState* state) {
+  if (state->merged_table) return true;
+  state->pickler_type = ImportAttribute("_pickle", "Pickler");
+  state->loads = ImportAttribute("_pickle", "loads");
+  state->copyreg_table = ImportAttribute("copyreg", "dispatch_table");
+  state->reduction_module = PyRef::Steal(PyImport_ImportModule("multiprocessing.reduction"));
+  if (!state->pickler_type || !state->loads || !state->copyreg_table || !state->reduction_module) return false;
+  state->forking_pickler = PyRef::Steal(PyObject_GetAttrString(state->reduction_module.get(), "ForkingPickler"));
+  if (!state->forking_pickler) return false;
+  state->merged_table = PyRef::Steal(PyDict_New());
+  return static_cast<bool>(state->merged_table);
+}
+
+// Does every entry of `table` stand in `merged` with the same reducer (or is overridden in `above`)?
+bool IsMerged(PyObject* table, PyObject* above, PyObject* merged) {
+  PyObject *key = nullptr, *value = nullptr;
+  for (Py_ssize_t position = 0; PyDict_Next(table, &position, &key, &value);) {
+    if (above != nullptr && PyDict_GetItemWithError(above, key) != nullptr) continue;
+    if (PyDict_GetItemWithError(merged, key) != value) return false;
+  }
+  return true;
+}
+
+// copyreg's table with ForkingPickler's own reducers on top, as one plain dict, which the C pickler looks up fastest.
+// Rebuilt when either changed; both are small.
+PyObject* DispatchTable(ModuleState* state) {
+  PyObject* merged = state->merged_table.get();
+  PyObject* base = state->copyreg_table.get();
+  PyRef extra = PyRef::Steal(PyObject_GetAttrString(state->forking_pickler.get(), "_extra_reducers"));
+  if (!extra) return nullptr;
+  if (!PyDict_Check(extra.get())) {
+    PyErr_SetString(PyExc_TypeError, "ForkingPickler._extra_reducers must be a dict");
+    return nullptr;
+  }
+  if (!IsMerged(extra.get(), nullptr, merged) || !IsMerged(base, extra.get(), merged)) {
+    PyDict_Clear(merged);
+    if (PyDict_Update(merged, base) < 0 || PyDict_Update(merged, extra.get()) < 0) return nullptr;
+  }
+  return PyErr_Occurred() ? nullptr : merged;
+}
+
+// The program may have put a class of its own in the place of ForkingPickler.
+bool UsesOwnPickler(ModuleState* state, PyRef* current) {
+  *current = PyRef::Steal(PyObject_GetAttrString(state->reduction_module.get(), "ForkingPickler"));
+  return current->get() != state->forking_pickler.get();
+}
+
+PyRef NewPickler(ModuleState* state, PyObject* writer) {
+  PyRef current;
+  const bool own = UsesOwnPickler(state, &current);
+  if (!current) return {};
+  PyRef protocol = PyRef::Steal(PyLong_FromLong(kProtocol));
+  if (!protocol) return {};
+  PyObject* const arguments[] = {writer, protocol.get(), Py_True, writer};
+  if (own) return PyRef::Steal(PyObject_Vectorcall(current.get(), arguments, 2, nullptr));
+  PyRef pickler = PyRef::Steal(PyObject_Vectorcall(state->pickler_type.get(), arguments, 4, nullptr));
+  PyObject* table = pickler ? DispatchTable(state) : nullptr;
+  if (table == nullptr || PyObject_SetAttrString(pickler.get(), "dispatch_table", table) < 0) return {};
+  return pickler;
+}
+
+absl::Status BadPayload(const char* what) { return absl::DataLossError(absl::StrCat("malformed message: ", what)); }
+
+}  // namespace
+
+// ---- Pickle ---------------------------------------------------------------------------------------------------------
+
+Pickled::Pickled(Pickled&& other) noexcept = default;
+
+Pickled::~Pickled() = default;
+
+size_t Pickled::size() const {
+  size_t total = 0;
+  for (const auto& part : parts_) total += part.size();
+  return total;
+}
+
+bool Pickle(ModuleState* state, PyObject* object, Pickled* out) {
+  if (!Prepare(state)) return false;
+  HandleCollector collector;
+  PyRef writer = NewWriter(state);
+  if (!writer) return false;
+  PyRef pickler = NewPickler(state, writer.get());
+  if (!pickler) return false;
+  PyRef done = PyRef::Steal(PyObject_CallMethod(pickler.get(), "dump", "O", object));
+  if (!done) return false;
+
+  const WriterState& written = *reinterpret_cast<WriterObject*>(writer.get())->state;
+  out->header_.push_back(written.buffers.size());
+  out->header_.insert(out->header_.end(), written.buffer_sizes.begin(), written.buffer_sizes.end());
+  out->parts_.push_back(std::as_bytes(std::span<const uint64_t>(out->header_)));
+  for (const BufferView& chunk : written.chunks) out->parts_.push_back(chunk.bytes());
+  out->handles_ = written.buffers;
+  out->handles_.insert(out->handles_.end(), collector.handles().begin(), collector.handles().end());
+  out->writer_ = std::move(writer);
+  return true;
+}
+
+// ---- Unpickle -------------------------------------------------------------------------------------------------------
+
+namespace {
+
+// A tuple of buffers for pickle.loads, or null with a Python error.
+PyRef OpenBuffers(ModuleState* state, const Message& message, std::span<const std::byte> sizes) {
+  const size_t count = sizes.size() / sizeof(uint64_t);
+  if (count > message.handles().size()) {
+    SetError(BadPayload("more out-of-band buffers than handles"));
+    return {};
+  }
+  PyRef buffers = PyRef::Steal(PyTuple_New(static_cast<Py_ssize_t>(count)));
+  for (size_t i = 0; buffers && i < count; ++i) {
+    uint64_t size = 0;
+    std::memcpy(&size, sizes.data() + i * sizeof(size), sizeof(size));
+    PyObject* memory = NewMemory(state, message.handles()[i], (size & kReadOnly) != 0);
+    if (memory == nullptr) return {};
+    PyTuple_SET_ITEM(buffers.get(), static_cast<Py_ssize_t>(i), memory);
+    if (static_cast<uint64_t>(PyObject_Size(memory)) != (size & ~kReadOnly)) {
+      if (!PyErr_Occurred()) SetError(BadPayload("an out-of-band buffer has another size than announced"));
+      return {};
+    }
+  }
+  return buffers;
+}
+
+// The payload object owns the message from now on.  Moving a message may move an inline payload with it.
+void PinMessage(PyObject* payload, Message message) {
+  auto* self = reinterpret_cast<PayloadObject*>(payload);
+  const std::ptrdiff_t offset = self->bytes.data() - message.payload().data();
+  self->message = new Message(std::move(message));
+  self->bytes = {self->message->payload().data() + offset, self->bytes.size()};
+}
+
+PyRef WrapPayload(ModuleState* state, std::span<const std::byte> pickle) {
+  auto* type = reinterpret_cast<PyTypeObject*>(state->payload_type.get());
+  PyRef payload = PyRef::Steal(type->tp_alloc(type, 0));
+  if (payload) reinterpret_cast<PayloadObject*>(payload.get())->bytes = pickle;
+  return payload;
+}
+
+}  // namespace
+
+PyObject* Unpickle(ModuleState* state, Message message, std::span<const std::byte> payload) {
+  if (!Prepare(state)) return nullptr;
+  uint64_t count = 0;
+  if (payload.size() < sizeof(count)) return SetError(BadPayload("shorter than its header"));
+  std::memcpy(&count, payload.data(), sizeof(count));
+  payload = payload.subspan(sizeof(count));
+  if (count > payload.size() / sizeof(uint64_t)) return SetError(BadPayload("its header is cut off"));
+  PyRef keywords, buffers;
+  if (count != 0) {
+    buffers = OpenBuffers(state, message, payload.first(count * sizeof(uint64_t)));
+    if (!buffers) return nullptr;
+  }
+  PyRef pickle = WrapPayload(state, payload.subspan(count * sizeof(uint64_t)));
+  if (!pickle) return nullptr;
+  PinMessage(pickle.get(), std::move(message));
+  if (!buffers) return PyObject_CallOneArg(state->loads.get(), pickle.get());
+  PyRef arguments = PyRef::Steal(PyTuple_Pack(1, pickle.get()));
+  keywords = PyRef::Steal(Py_BuildValue("{sO}", "buffers", buffers.get()));
+  if (!arguments || !keywords) return nullptr;
+  return PyObject_Call(state->loads.get(), arguments.get(), keywords.get());
+}
+
+int BindPickling(PyObject* module, ModuleState* state) {
+  state->writer_type = PyRef::Steal(PyType_FromModuleAndSpec(module, &kWriterSpec, nullptr));
+  state->payload_type = PyRef::Steal(PyType_FromModuleAndSpec(module, &kPayloadSpec, nullptr));
+  return state->writer_type && state->payload_type ? 0 : -1;
+}
+
+}  // namespace pyhost::native
