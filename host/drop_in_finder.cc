@@ -35,7 +35,8 @@ const DropIn* FindDropIn(std::string_view name) {
   return found == std::end(kDropIns) ? nullptr : found;
 }
 
-std::string BaseExecutable() {
+// The folder of the program that a virtual environment's was copied from.
+std::string BaseFolder() {
   PyObject* value = PySys_GetObject("_base_executable");  // borrowed
   if (value == nullptr || !PyUnicode_Check(value)) return "";
   PyRef bytes = PyRef::Steal(PyUnicode_EncodeFSDefault(value));
@@ -43,7 +44,7 @@ std::string BaseExecutable() {
     PyErr_Clear();
     return "";
   }
-  return PyBytes_AS_STRING(bytes.get());
+  return std::filesystem::path(PyBytes_AS_STRING(bytes.get())).parent_path().string();
 }
 
 PyObject* RaiseNoModulesDir(PyObject* fullname, const ModulesDir& dir) {
@@ -80,7 +81,7 @@ PyObject* MakeSpec(PyObject* fullname, const std::filesystem::path& file, bool p
 }
 
 PyObject* SpecOf(PyObject* fullname, const DropIn& drop_in) {
-  ModulesDir dir = FindModulesDir(BaseExecutable());
+  ModulesDir dir = FindModulesDir(BaseFolder());
   if (dir.path.empty()) return RaiseNoModulesDir(fullname, dir);
   std::filesystem::path file = std::filesystem::path(dir.path) / drop_in.file;
   std::error_code error;

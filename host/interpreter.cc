@@ -10,6 +10,7 @@
 #include "host/builtin_modules.h"
 #include "host/drop_in_finder.h"
 #include "host/help.h"
+#include "host/modules_dir.h"
 #include "host/virtual_env.h"
 
 namespace pyhost::host {
@@ -44,9 +45,11 @@ PyStatus SetString(Config& config, wchar_t** field, const std::string& value) {
   return PyConfig_SetBytesString(config.get(), field, value.c_str());
 }
 
-// The standard library is the one that this libpython was built for, wherever the program lies: a search upward
-// from the program, which is Python's way, could find the library of another build.
+// The standard library is the one that this libpython was built for, wherever pyhost is installed: Python's own
+// way, a search upward from the program, could find another build's (pyhost in /usr/local beside a Python there).
+// A program that was copied away from its modules, say together with a standard library, searches as python3.
 PyStatus SetPrefix(Config& config) {
+  if (FindModulesDir("").path.empty()) return PyStatus_Ok();
   PyStatus status = SetString(config, &config->prefix, PYHOST_PYTHON_PREFIX);
   if (PyStatus_Exception(status)) return status;
   return SetString(config, &config->exec_prefix, PYHOST_PYTHON_EXEC_PREFIX);

@@ -20,8 +20,7 @@ fs::path Resolved(const fs::path& path) {
   return error ? fs::path() : resolved;
 }
 
-fs::path ModulesOf(const fs::path& program) {
-  fs::path folder = program.parent_path();
+fs::path ModulesOf(const fs::path& folder) {
   if (folder == PYHOST_BUILD_DIR) return PYHOST_SOURCE_MODULES;
   return (folder / PYHOST_INSTALLED_MODULES).lexically_normal();
 }
@@ -30,11 +29,11 @@ fs::path ModulesOf(const fs::path& program) {
 
 std::string RunningProgram() { return Resolved("/proc/self/exe").string(); }
 
-ModulesDir FindModulesDir(const std::string& other_program) {
+ModulesDir FindModulesDir(const std::string& other_folder) {
   ModulesDir result;
-  for (const fs::path& program : {fs::path(RunningProgram()), Resolved(other_program)}) {
-    if (program.empty()) continue;
-    std::string candidate = ModulesOf(program).string();
+  for (const fs::path& folder : {fs::path(RunningProgram()).parent_path(), Resolved(other_folder)}) {
+    if (folder.empty()) continue;
+    std::string candidate = ModulesOf(folder).string();
     if (!result.looked.empty() && result.looked.back() == candidate) continue;
     result.looked.push_back(candidate);
     std::error_code error;

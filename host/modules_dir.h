@@ -17,9 +17,9 @@ struct ModulesDir {
   std::vector<std::string> looked;  // where it was looked for, in order
 };
 
-// Looks for the folder.  `other_program` is a further path of this program (Python's base executable: the
-// program that a virtual environment made with --copies was copied from), or empty.
-ModulesDir FindModulesDir(const std::string& other_program);
+// Looks for the folder, first from the running program, then from a copy of it in `other_folder` (the folder of
+// Python's base executable: where a virtual environment made with --copies was copied from); "" for none.
+ModulesDir FindModulesDir(const std::string& other_folder);
 
 // Absolute path of the running program, symbolic links resolved; empty where /proc is not mounted.
 std::string RunningProgram();
