@@ -1,0 +1,339 @@
+#include "runtime/broker/call_client.h"
+
+#include <algorithm>
+#include <array>
+#include <iterator>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/base/deadline.h"
+#include "runtime/segment/handle_refs.h"
+#include "runtime/segment/segment.h"
+
+namespace pyhost {
+namespace {
+
+constexpr size_t kRepliesAtOnce = 64;
+
+absl::StatusOr<Queue> RetainQueue(Segment& segment, HostId me, uint64_t value) {
+  const Handle handle = Handle::FromValue(value);
+  if (absl::Status held = segment.refs().Retain(handle, me); !held.ok()) return held;
+  absl::StatusOr<Queue> queue = Queue::Open(segment, me, handle);
+  if (!queue.ok()) segment.refs().Release(handle, me);
+  return queue;
+}
+
+}  // namespace
+
+// ---- Life ----------------------------------------------------------------------------------------------------
+
+CallClient::CallClient(Segment& segment, HostId me, Handle pool, PoolView view, Queue calls, Queue replies)
+    : segment_(segment), me_(me), pool_(pool), view_(view), calls_(calls), replies_(replies) {}
+
+absl::StatusOr<std::unique_ptr<CallClient>> CallClient::Create(Segment& segment, HostId me) {
+  absl::StatusOr<Handle> pool = CreatePool(segment, me);
+  if (!pool.ok()) return pool.status();
+  absl::StatusOr<PoolView> view = OpenPool(segment, *pool);
+  absl::StatusOr<Queue> calls =
+      view.ok() ? RetainQueue(segment, me, view->state->call_queue) : view.status();
+  absl::StatusOr<Queue> replies =
+      calls.ok() ? RetainQueue(segment, me, view->state->reply_queue) : calls.status();
+  if (!replies.ok()) {
+    if (calls.ok()) segment.refs().Release(calls->handle(), me);
+    segment.refs().Release(*pool, me);
+    return replies.status();
+  }
+  return std::unique_ptr<CallClient>(new CallClient(segment, me, *pool, *view, *calls, *replies));
+}
+
+CallClient::~CallClient() {
+  Terminate(absl::CancelledError("the pool is gone"));
+  {
+    absl::MutexLock lock(&mutex_);
+    finished_.clear();
+  }
+  for (Handle handle : {calls_.handle(), replies_.handle(), pool_}) segment_.refs().Release(handle, me_);
+}
+
+void CallClient::ReleaseInherited(std::unique_ptr<CallClient> client, HostId me) {
+  for (Handle handle : {client->calls_.handle(), client->replies_.handle(), client->pool_}) {
+    client->segment_.refs().Release(handle, me);
+  }
+  // Its lock may be held for ever by a thread of the parent, and its replies belong to the parent.
+  static_cast<void>(client.release());
+}
+
+// ---- Submitting --------------------------------------------------------------------------------------------
+
+std::shared_ptr<CallGroup> CallClient::NewGroup(bool notify, bool open) {
+  auto group = std::make_shared<CallGroup>(notify);
+  if (!notify && !open) return group;
+  {
+    absl::MutexLock lock(&mutex_);
+    group->open_ = open;
+    if (notify) ++notifying_;
+  }
+  if (notify) progress_.NotifyAll();
+  return group;
+}
+
+void CallClient::CloseGroup(const std::shared_ptr<CallGroup>& group) {
+  {
+    absl::MutexLock lock(&mutex_);
+    group->open_ = false;
+    NoteIfFinished(group);
+  }
+  progress_.NotifyAll();
+}
+
+absl::StatusOr<CallId> CallClient::Register(const std::shared_ptr<CallGroup>& group, uint64_t count,
+                                            uint64_t first_index) {
+  absl::MutexLock lock(&mutex_);
+  if (!refused_.ok()) return refused_;
+  const uint64_t first = next_call_;
+  next_call_ += count;
+  outstanding_ += count;
+  group->outstanding_ += count;
+  Range& range = ranges_[first];
+  range.group = group;
+  range.count = range.left = count;
+  range.first_index = first_index;
+  if (count > 1) range.arrived.resize(count);
+  return CallId::FromValue(first);
+}
+
+size_t CallClient::Push(std::span<const MessageView> calls, Wait wait, absl::Status* status) {
+  if (calls.size() > 1) return calls_.PushBatch(calls, wait, status);
+  *status = calls.empty() ? absl::OkStatus() : calls_.Push(calls.front(), wait);
+  return status->ok() ? calls.size() : 0;
+}
+
+void CallClient::Withdraw(CallId first, uint64_t count) {
+  {
+    absl::MutexLock lock(&mutex_);
+    for (uint64_t i = 0; i < count; ++i) {
+      Deliver(CallId::FromValue(first.value() + i), absl::CancelledError("the call was not submitted"), Message());
+    }
+  }
+  progress_.NotifyAll();
+}
+
+void CallClient::Abandon(CallGroup& group) {
+  std::deque<Arrival> dropped;  // Freed after the lock.
+  absl::MutexLock lock(&mutex_);
+  group.abandoned_ = true;
+  dropped.swap(group.arrived_);
+}
+
+// ---- Arrivals ----------------------------------------------------------------------------------------------
+
+CallClient::Ranges::iterator CallClient::FindRange(uint64_t call) {
+  auto after = ranges_.upper_bound(call);
+  if (after == ranges_.begin()) return ranges_.end();
+  auto range = std::prev(after);
+  return call - range->first < range->second.count ? range : ranges_.end();
+}
+
+void CallClient::Deliver(CallId call, absl::Status status, Message message) {
+  auto found = FindRange(call.value());
+  if (found == ranges_.end()) return;  // Answered before: see pool_state.h.
+  Range& range = found->second;
+  const uint64_t offset = call.value() - found->first;
+  if (!range.arrived.empty()) {
+    if (range.arrived[offset]) return;
+    range.arrived[offset] = true;
+  }
+  const std::shared_ptr<CallGroup> group = range.group;
+  if (!group->abandoned_) {
+    group->arrived_.push_back({range.first_index + offset, std::move(status), std::move(message)});
+  }
+  --outstanding_;
+  --group->outstanding_;
+  if (--range.left == 0) ranges_.erase(found);
+  NoteIfFinished(group);
+}
+
+void CallClient::NoteIfFinished(const std::shared_ptr<CallGroup>& group) {
+  if (!group->notify_ || group->open_ || group->outstanding_ != 0) return;
+  if (notifying_ > 0) --notifying_;
+  finished_.push_back(group);
+}
+
+void CallClient::DeliverAll(const absl::Status& status) {
+  while (!ranges_.empty()) {
+    const auto& [first, range] = *ranges_.begin();
+    const uint64_t begin = first, count = range.count;
+    for (uint64_t i = 0; i < count; ++i) Deliver(CallId::FromValue(begin + i), status, Message());
+  }
+}
+
+// ---- Waiting -------------------------------------------------------------------------------------------------
+
+template <typename Done>
+absl::Status CallClient::Lead(Done done, Wait wait, bool* satisfied) {
+  absl::StatusOr<std::vector<Message>> messages = replies_.PopBatch(kRepliesAtOnce, wait);
+  {
+    absl::MutexLock lock(&mutex_);
+    leading_ = false;
+    if (messages.ok()) {
+      for (Message& message : *messages) {
+        const CallId call = CallId::FromValue(message.tag());
+        Deliver(call, absl::OkStatus(), std::move(message));
+      }
+    }
+    *satisfied = done();
+  }
+  progress_.NotifyAll();  // For the followers: their replies, or the lead.
+  return messages.status();
+}
+
+template <typename Done>
+absl::Status CallClient::Await(Done done, Wait wait) {
+  for (;;) {
+    bool lead = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (done()) return absl::OkStatus();
+      lead = !std::exchange(leading_, true);
+    }
+    if (lead) {
+      bool satisfied = false;
+      absl::Status status = Lead(done, wait, &satisfied);
+      if (satisfied) return absl::OkStatus();
+      if (!status.ok()) return status;
+      continue;
+    }
+    absl::Status status = progress_.Await(me_, wait, [&] {
+      absl::MutexLock lock(&mutex_);
+      return done() || !leading_;
+    });
+    if (!status.ok()) return status;
+  }
+}
+
+absl::Status CallClient::WaitForArrival(CallGroup& group, Wait wait) {
+  return Await([&] { return !group.arrived_.empty() || (group.outstanding_ == 0 && !group.open_); }, wait);
+}
+
+absl::Status CallClient::WaitForAll(CallGroup& group, Wait wait) {
+  return Await([&] { return group.outstanding_ == 0 && !group.open_; }, wait);
+}
+
+std::vector<Arrival> CallClient::Take(CallGroup& group, size_t max) {
+  std::vector<Arrival> taken;
+  absl::MutexLock lock(&mutex_);
+  const size_t count = std::min(max, group.arrived_.size());
+  taken.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    taken.push_back(std::move(group.arrived_.front()));
+    group.arrived_.pop_front();
+  }
+  return taken;
+}
+
+bool CallClient::Finished(CallGroup& group) { return WaitForAll(group, Wait::Try()).ok(); }
+
+absl::StatusOr<std::vector<std::shared_ptr<CallGroup>>> CallClient::WaitForFinished(Wait wait) {
+  for (;;) {
+    bool drain = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!finished_.empty()) return std::exchange(finished_, {});
+      drain = notifying_ > 0;
+      if (!drain && (stop_waiting_ || !refused_.ok())) return absl::CancelledError("nothing to wait for");
+    }
+    absl::Status status;
+    if (drain) {
+      status = Await([&] { return !finished_.empty() || notifying_ == 0; }, wait);
+    } else {
+      status = progress_.Await(me_, wait, [&] {
+        absl::MutexLock lock(&mutex_);
+        return !finished_.empty() || notifying_ > 0 || stop_waiting_ || !refused_.ok();
+      });
+    }
+    if (!status.ok()) return status;
+  }
+}
+
+void CallClient::StopWaiting() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stop_waiting_ = true;
+  }
+  progress_.NotifyAll();
+}
+
+// ---- The end -------------------------------------------------------------------------------------------------
+
+void CallClient::Close() {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (refused_.ok()) refused_ = absl::FailedPreconditionError("Pool not running");
+  }
+  calls_.Close();
+}
+
+void CallClient::Fail(const absl::Status& status) {
+  {
+    absl::MutexLock lock(&mutex_);
+    refused_ = status;
+    DeliverAll(status);
+  }
+  progress_.NotifyAll();
+}
+
+void CallClient::Terminate(const absl::Status& status) {
+  view_.state->flags.fetch_or(kPoolTerminated, std::memory_order_acq_rel);
+  calls_.Close();
+  Fail(status);
+}
+
+void CallClient::CollectLost() {
+  const uint64_t popped = calls_.popped();  // Before the hands: pool_state.h, invariant (3).
+  absl::MutexLock lock(&mutex_);
+  for (const Hand& hand : view_.hands) {
+    const HostId worker = HostId::FromValue(hand.worker.load(std::memory_order_acquire));
+    if (!worker || segment_.hosts().IsRunning(worker)) continue;
+    const uint64_t claim = hand.claim.load(std::memory_order_acquire);
+    if (claim == 0 || claim > popped) continue;
+    Deliver(CallId::FromValue(hand.call.load(std::memory_order_acquire)),
+            absl::AbortedError(absl::StrCat(worker.ToString(), " ", segment_.hosts().Exit(worker).ToString())),
+            Message());
+  }
+}
+
+// ---- Figures -------------------------------------------------------------------------------------------------
+
+uint64_t CallClient::outstanding() const {
+  absl::MutexLock lock(&mutex_);
+  return outstanding_;
+}
+
+CallId CallClient::RunningOn(HostId worker) const {
+  if (worker.slot() >= view_.hands.size()) return {};
+  const Hand& hand = view_.hands[worker.slot()];
+  if (hand.worker.load(std::memory_order_acquire) != worker.value()) return {};
+  if (hand.claim.load(std::memory_order_acquire) == 0) return {};
+  return CallId::FromValue(hand.call.load(std::memory_order_acquire));
+}
+
+std::vector<WorkerFigures> CallClient::Figures() const {
+  std::vector<WorkerFigures> all;
+  const auto now = static_cast<uint64_t>(Deadline::MonotonicNanos());
+  for (const Hand& hand : view_.hands) {
+    const HostId worker = HostId::FromValue(hand.worker.load(std::memory_order_acquire));
+    if (!worker) continue;
+    const uint64_t started = hand.started_nanos.load(std::memory_order_relaxed);
+    all.push_back({.worker = worker,
+                   .calls = hand.calls.load(std::memory_order_relaxed),
+                   .busy_nanos = hand.busy_nanos.load(std::memory_order_relaxed),
+                   .waiting_nanos = hand.waiting_nanos.load(std::memory_order_relaxed),
+                   .bytes_in = hand.bytes_in.load(std::memory_order_relaxed),
+                   .bytes_out = hand.bytes_out.load(std::memory_order_relaxed),
+                   .in_hand = RunningOn(worker),
+                   .running_nanos = started == 0 || started > now ? 0 : now - started});
+  }
+  return all;
+}
+
+}  // namespace pyhost

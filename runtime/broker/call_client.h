@@ -1,0 +1,179 @@
+// CallClient: the caller's end of a pool.  Submits calls and gives every call's outcome to the group it
+// belongs to: one apply, one map, one imap.
+//
+//   auto group = client->NewGroup();
+//   CallId first = *client->Register(group, 3, 0);     the ids first, first+1, first+2: outcomes 0, 1 and 2 of the group
+//   client->Push(calls, wait);                         (what was not pushed: Withdraw)
+//   client->WaitForArrival(*group, wait);              drains the reply queue while it waits
+//   client->Take(*group, 10)                           outcomes, undecoded, in the order of their arrival
+//
+// No thread stands between the reply queue and the thread that waits: the first of the waiting threads pops
+// replies for all (the leader), the others (followers) sleep until the leader brought something or left.  Replies
+// reach their groups undecoded; decoding is the business of the group's owner alone.
+//
+// Every registered call arrives exactly once: as a reply, as lost with its worker, withdrawn, or failed with the pool.
+//
+// Thread-safe.  Belongs to the process that created it: in a process forked from it nothing may be called but me()
+// and ReleaseInherited() (a lock may have been held by a thread that does not exist there).
+// No lock of this class is held while waiting.
+
+#ifndef PYHOST_RUNTIME_BROKER_CALL_CLIENT_H_
+#define PYHOST_RUNTIME_BROKER_CALL_CLIENT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/btree_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "runtime/base/ids.h"
+#include "runtime/base/wait.h"
+#include "runtime/broker/call_frame.h"
+#include "runtime/broker/pool_state.h"
+#include "runtime/queue/queue.h"
+#include "runtime/segment/host_table.h"
+#include "runtime/sync/waiter.h"
+
+namespace pyhost {
+
+// The outcome of one call.  `status` is OK: `message` holds a reply.  Otherwise there is none, and this is why:
+// Cancelled (withdrawn by the caller), or what Fail() was given.
+struct Arrival {
+  uint64_t index = 0;
+  absl::Status status;
+  Message message;
+};
+
+// Calls whose outcomes are taken together.  Opaque: all of it is guarded by its client's lock.
+class CallGroup {
+ public:
+  // `notify`: when the last call has arrived, the group is handed to WaitForFinished().
+  explicit CallGroup(bool notify) : notify_(notify) {}
+
+ private:
+  friend class CallClient;
+  const bool notify_;
+  bool open_ = false;  // more calls will be registered
+  bool abandoned_ = false;
+  uint64_t outstanding_ = 0;
+  std::deque<Arrival> arrived_;
+};
+
+// A worker's figures; see Hand in pool_state.h.
+struct WorkerFigures {
+  HostId worker;
+  uint64_t calls = 0;
+  uint64_t busy_nanos = 0;
+  uint64_t waiting_nanos = 0;
+  uint64_t bytes_in = 0;
+  uint64_t bytes_out = 0;
+  CallId in_hand;
+  uint64_t running_nanos = 0;  // since the call in hand began
+};
+
+class CallClient {
+ public:
+  static absl::StatusOr<std::unique_ptr<CallClient>> Create(Segment& segment, HostId me);
+  // Terminates the pool if that was not done.
+  ~CallClient();
+  CallClient(const CallClient&) = delete;
+  CallClient& operator=(const CallClient&) = delete;
+
+  HostId me() const { return me_; }
+  Handle handle() const { return pool_; }
+  // In a process forked from the owner, instead of the destructor: gives back what the fork inherited.
+  static void ReleaseInherited(std::unique_ptr<CallClient> client, HostId me);
+
+  // An open group may get calls after all of its calls have arrived; it ends with CloseGroup().
+  std::shared_ptr<CallGroup> NewGroup(bool notify = false, bool open = false);
+  void CloseGroup(const std::shared_ptr<CallGroup>& group);
+  // `count` new calls; they arrive with the indices first_index, first_index + 1, ...
+  // FailedPrecondition when the pool takes no calls any more.
+  absl::StatusOr<CallId> Register(const std::shared_ptr<CallGroup>& group, uint64_t count, uint64_t first_index);
+  // Pushes registered calls (tag = CallId), in order.  Returns how many were pushed; `*status` says why it stopped.
+  size_t Push(std::span<const MessageView> calls, Wait wait, absl::Status* status);
+  // These registered calls were not pushed: they arrive as Cancelled.
+  void Withdraw(CallId first, uint64_t count);
+  // Nobody will take this group's outcomes: they are dropped as they arrive.
+  void Abandon(CallGroup& group);
+
+  // Waits until the group has something to take or nothing more will come.
+  absl::Status WaitForArrival(CallGroup& group, Wait wait);
+  // Waits until all of the group's calls have arrived.
+  absl::Status WaitForAll(CallGroup& group, Wait wait);
+  std::vector<Arrival> Take(CallGroup& group, size_t max);
+  // Nothing outstanding and not open; what has arrived may still wait to be taken.  Drains what is there.
+  bool Finished(CallGroup& group);
+  // Waits until a group with `notify` finished, and returns all such groups, once each.  Drains only while such groups
+  // are outstanding, so that it does not come between a waiting thread and its reply.  Cancelled: Fail,
+  // Terminate or StopWaiting was called and no such group is left.
+  absl::StatusOr<std::vector<std::shared_ptr<CallGroup>>> WaitForFinished(Wait wait);
+  void StopWaiting();
+
+  // No new calls; the workers end when they have drained the queue.  Idempotent.
+  void Close();
+  // ... without taking further calls.  Outstanding calls arrive with `status`.
+  void Terminate(const absl::Status& status);
+  // The pool has no workers and gets no more: outstanding calls arrive with `status`, new ones are refused with it.
+  void Fail(const absl::Status& status);
+  // Looks through the hands for calls of dead workers that recovery could not report (no memory).
+  void CollectLost();
+
+  uint64_t outstanding() const;
+  // Calls no worker has taken yet.
+  uint64_t queued() const { return calls_.depth(); }
+  // What this worker is running; none when idle, or not a worker of this pool.
+  CallId RunningOn(HostId worker) const;
+  std::vector<WorkerFigures> Figures() const;
+
+ private:
+  // Consecutive calls of one group that have not all arrived.
+  struct Range {
+    std::shared_ptr<CallGroup> group;
+    uint64_t count = 0;
+    uint64_t left = 0;
+    uint64_t first_index = 0;
+    std::vector<bool> arrived;  // empty when count is 1
+  };
+  using Ranges = absl::btree_map<uint64_t, Range>;  // by first id
+
+  CallClient(Segment& segment, HostId me, Handle pool, PoolView view, Queue calls, Queue replies);
+  // Waits until done() (called with mutex_ held), leading or following.
+  template <typename Done>
+  absl::Status Await(Done done, Wait wait);
+  template <typename Done>
+  absl::Status Lead(Done done, Wait wait, bool* satisfied);
+  void Deliver(CallId call, absl::Status status, Message message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DeliverAll(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Ranges::iterator FindRange(uint64_t call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteIfFinished(const std::shared_ptr<CallGroup>& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  Segment& segment_;
+  const HostId me_;
+  const Handle pool_;
+  const PoolView view_;
+  Queue calls_;
+  Queue replies_;
+
+  WaitPoint progress_;  // followers: something arrived, or there is no leader
+
+  mutable absl::Mutex mutex_;
+  bool leading_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t next_call_ ABSL_GUARDED_BY(mutex_) = 1;
+  uint64_t outstanding_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t notifying_ ABSL_GUARDED_BY(mutex_) = 0;  // groups with `notify` that have not finished
+  bool stop_waiting_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status refused_ ABSL_GUARDED_BY(mutex_);    // why no call is taken any more
+  Ranges ranges_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::shared_ptr<CallGroup>> finished_ ABSL_GUARDED_BY(mutex_);  // with `notify`
+};
+
+}  // namespace pyhost
+
+#endif  // PYHOST_RUNTIME_BROKER_CALL_CLIENT_H_

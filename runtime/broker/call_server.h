@@ -1,0 +1,73 @@
+// CallServer: a worker's end of a pool.  Takes calls one at a time and answers each.
+//
+//   server->Next(wait)      the next call; the worker now has it in its hand
+//   server->Reply(...)      its answer; the hand is empty again
+//
+// A call that was taken and not answered is reported as lost when the worker's process dies, or by
+// ReportLost() when it ends in the middle of the call by its own doing.
+//
+// Ordering: what the caller wrote before it submitted a call is visible after Next() returned it; what the worker
+// wrote before Reply() is visible to whoever gets the reply.
+//
+// One thread of one process at a time; a process has at most one server of a pool.  Not usable in a process
+// forked from the worker (FailedPrecondition).
+
+#ifndef PYHOST_RUNTIME_BROKER_CALL_SERVER_H_
+#define PYHOST_RUNTIME_BROKER_CALL_SERVER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "runtime/base/ids.h"
+#include "runtime/base/wait.h"
+#include "runtime/broker/call_frame.h"
+#include "runtime/broker/pool_state.h"
+#include "runtime/queue/queue.h"
+#include "runtime/segment/host_table.h"
+
+namespace pyhost {
+
+class CallServer {
+ public:
+  // The calling host holds `pool`.
+  static absl::StatusOr<std::unique_ptr<CallServer>> Open(Segment& segment, HostId me, Handle pool);
+  ~CallServer();
+  CallServer(const CallServer&) = delete;
+  CallServer& operator=(const CallServer&) = delete;
+
+  // OutOfRange: the pool is closed and drained, terminated, or its caller is gone: the worker should end.
+  // DeadlineExceeded, or the interruptible's error: nothing was taken.
+  absl::StatusOr<Message> Next(Wait wait);
+
+  // Answers the call taken last.  `parts` and `handles` make up the outcome.  On an error (ResourceExhausted) nothing was
+  // sent and the call is still in hand: answer with something smaller.
+  absl::Status Reply(ReplyKind kind, std::span<const std::span<const std::byte>> parts,
+                     std::span<const Handle> handles);
+  // The worker is about to end with `status` without an outcome.
+  absl::Status ReportLost(ExitStatus status);
+
+  CallId in_hand() const { return in_hand_; }
+
+ private:
+  CallServer(Segment& segment, HostId me, Handle pool, PoolView view, Queue calls, Queue replies)
+      : segment_(segment), me_(me), pool_(pool), view_(view), calls_(calls), replies_(replies) {}
+  void EmptyHand();
+  Hand& hand() { return view_.hands[me_.slot()]; }
+
+  Segment& segment_;
+  const HostId me_;
+  const Handle pool_;
+  const PoolView view_;
+  Queue calls_;
+  Queue replies_;
+  CallId in_hand_;
+  int64_t started_nanos_ = 0;
+};
+
+}  // namespace pyhost
+
+#endif  // PYHOST_RUNTIME_BROKER_CALL_SERVER_H_
