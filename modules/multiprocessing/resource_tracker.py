@@ -1,0 +1,404 @@
+"""Cleans up named resources whose users are gone.
+
+A name in the file system (`/dev/shm`) outlives the processes that use it.  So each is registered with a small
+process of its own, the tracker; when everybody is gone, it removes what nobody removed, and says so.
+
+There is one tracker a session, whoever starts it: it listens on a socket whose name follows from the session's
+id, so that a process finds it no matter in which order processes and tracker were started.  It starts with the
+first name, and it ends when the session's root has ended and no process is connected any more.  Within a session
+a block that one process leaves behind therefore stays for the others.
+
+What is sent are datagrams, one command each: ``REGISTER:name:type``, ``UNREGISTER:name:type``, ``PROBE:0:noop``, which
+does nothing, and ``DETACH:0:noop``: do not wait for the root any longer.  `ResourceTracker` is the client, `main` the
+tracker.
+
+Once names can be registered with the session's supervisor, only `_launch` and `main` become superfluous.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import warnings
+
+import _multiprocessing
+import _posixshmem
+
+from . import spawn
+from . import util
+
+__all__ = ['ensure_running', 'register', 'unregister']
+
+_IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# PIPE_BUF at its smallest, as in python3: what fits is written as a whole or not at all.
+_LONGEST_MESSAGE = 512
+
+# Descriptors of our own keep out of the way of programs that close or renumber low ones.
+_LOWEST_DESCRIPTOR = 200
+
+
+def cleanup_noop(name):
+    raise RuntimeError('noop should never be registered or cleaned up')
+
+
+_CLEANUP_FUNCS = {
+    'noop': cleanup_noop,
+    'semaphore': _multiprocessing.sem_unlink,
+    'shared_memory': _posixshmem.shm_unlink,
+}
+if sys.version_info >= (3, 12):
+    # CPython's tests register this type and let it leak.
+    _CLEANUP_FUNCS['dummy'] = lambda name: None
+
+
+class ReentrantCallError(RuntimeError):
+    """The garbage collector ran a finalizer that calls the tracker in the middle of a call to the tracker."""
+
+
+class ResourceTracker:
+    """This process's connection to a tracker, which it starts if there is none.
+
+    With `shared` that is the session's tracker, otherwise one of its own, which ends with this object's connection.
+    Thread-safe; in a finalizer that interrupts another call it raises ReentrantCallError.  After a fork parent
+    and child share one connection; each command is one write.
+    """
+
+    def __init__(self, *, shared=False):
+        self._shared = shared
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._fd = None
+        self._identity = None  # (device, inode) of _fd: the program may have closed it and reused its number
+        self._pid = None       # of the tracker if it is our child
+        self._exitcode = None
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self):
+        self._lock._at_fork_reinit()
+        self._depth = 0
+
+    def _stop(self):
+        """Disconnects and, if the tracker is our child, waits for its end."""
+        with self._lock:
+            if self._depth:
+                raise ReentrantCallError('Reentrant call into the multiprocessing resource tracker')
+            if self._fd is None:
+                return
+            if self._shared and self._pid is not None and self._check_alive():
+                os.write(self._fd, b'DETACH:0:noop\n')
+            self._close()
+            if self._pid is not None:
+                _, status = os.waitpid(self._pid, 0)
+                self._pid = None
+                self._exitcode = os.waitstatus_to_exitcode(status)
+
+    def getfd(self):
+        """The descriptor that leads to the tracker."""
+        self.ensure_running()
+        return self._fd
+
+    def ensure_running(self):
+        """Connects to the tracker; starts it if need be.  May be called from any process of the session."""
+        with self._lock:
+            if self._depth:
+                raise ReentrantCallError('Reentrant call into the multiprocessing resource tracker')
+            self._depth += 1
+            try:
+                if self._fd is not None:
+                    if self._check_alive():
+                        return
+                    self._forget_dead_tracker()
+                self._connect()
+            finally:
+                self._depth -= 1
+
+    def _check_alive(self):
+        """Whether somebody still reads what we send."""
+        try:
+            if not self._owns_descriptor():
+                return False
+            os.write(self._fd, b'PROBE:0:noop\n')
+        except OSError:
+            return False
+        return True
+
+    def _owns_descriptor(self):
+        """False if the program closed our descriptor behind our back; its number may be somebody else's now."""
+        try:
+            return self._identity is None or _identity_of(self._fd) == self._identity
+        except OSError:
+            return False
+
+    def _forget_dead_tracker(self):
+        if not self._owns_descriptor() and self._shared:
+            self._fd = self._identity = None
+            return  # Only the descriptor was lost: the tracker is well, and can be called again.
+        self._close()
+        if self._pid is not None:
+            try:
+                os.waitpid(self._pid, 0)
+            except ChildProcessError:
+                pass  # Somebody else's wait took it.
+        self._pid = None
+        self._exitcode = None
+        warnings.warn('resource_tracker: process died unexpectedly, relaunching.  Some resources might leak.')
+
+    def _close(self):
+        if self._owns_descriptor():
+            os.close(self._fd)
+        self._fd = self._identity = None
+
+    def _connect(self):
+        if self._shared:
+            self._connect_to_session()
+        else:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with ours, theirs:
+                self._pid = _spawn_tracker(theirs.fileno(), None)
+                self._adopt(ours)
+
+    def _connect_to_session(self):
+        """Connects to the session's tracker.  Who gets to bind its address starts it."""
+        address = _address()
+        while True:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+                sock.setblocking(True)
+                try:
+                    sock.connect(address)
+                except ConnectionRefusedError:
+                    self._launch(address)
+                    continue
+                _check_same_user(sock)
+                self._adopt(sock)
+                return
+
+    def _adopt(self, sock):
+        self._fd = _duplicate_high(sock.fileno())
+        self._identity = _identity_of(self._fd)
+
+    def _launch(self, address):
+        """Starts a tracker, unless another process has just done so.
+
+        It is reachable at once: connections wait in the backlog until the new process gets round to them.
+        """
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            try:
+                listener.bind(address)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    return
+                raise
+            listener.listen(socket.SOMAXCONN)
+            self._pid = _spawn_tracker(listener.fileno(), _root_pid())
+
+    def register(self, name, rtype):
+        """Makes sure that the resource `name` of type `rtype` does not outlive the session."""
+        self._send('REGISTER', name, rtype)
+
+    def unregister(self, name, rtype):
+        """Tells the tracker that `name` has been removed."""
+        self._send('UNREGISTER', name, rtype)
+
+    def _send(self, cmd, name, rtype):
+        message = f'{cmd}:{name}:{rtype}\n'.encode('ascii')
+        if len(message) > _LONGEST_MESSAGE:
+            raise ValueError(f'msg too long: {len(message)} bytes for a {rtype} name, at most {_LONGEST_MESSAGE}')
+        try:
+            self.ensure_running()
+        except ReentrantCallError:
+            warnings.warn('ResourceTracker called reentrantly for resource cleanup, which is unsupported. '
+                          f'The {rtype} object {name!r} might leak.')
+            if self._fd is None:
+                return
+        os.write(self._fd, message)
+
+
+def _address():
+    """The socket of this session's tracker, in the abstract namespace: it leaves no file."""
+    import _pyhost
+    _pyhost.ensure_session()
+    return b'\0pyhost-resource-tracker-%016x' % _pyhost.session_id()
+
+
+def _root_pid():
+    import _pyhost
+    return _pyhost.root_pid()
+
+
+def _identity_of(fd):
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def _duplicate_high(fd):
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LOWEST_DESCRIPTOR)
+    except OSError:
+        return os.dup(fd)  # RLIMIT_NOFILE is lower than that.
+
+
+def _check_same_user(sock):
+    """Refuses a tracker of another user's: anybody may bind a name in the abstract namespace."""
+    _, uid, _ = struct.unpack('3i', sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize('3i')))
+    if uid not in (os.geteuid(), 0):
+        raise PermissionError(errno.EPERM, f'the resource tracker of this session belongs to user {uid}')
+
+
+def _spawn_tracker(fd, root_pid):
+    passed = [fd]
+    try:
+        passed.append(sys.stderr.fileno())
+    except Exception:
+        pass  # No usable stderr: the tracker has nowhere to warn.
+    executable = spawn.get_executable()
+    command = f'from multiprocessing.resource_tracker import main; main({fd}, {root_pid})'
+    args = [executable, *util._args_from_interpreter_flags(), '-c', command]
+    # The tracker is born with these blocked, so that none can end it before it ignores them.
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_SIGNALS)
+    try:
+        return util.spawnv_passfds(executable, args, passed)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+_resource_tracker = ResourceTracker(shared=True)
+ensure_running = _resource_tracker.ensure_running
+register = _resource_tracker.register
+unregister = _resource_tracker.unregister
+getfd = _resource_tracker.getfd
+
+
+#
+# The tracker
+#
+
+def main(fd, root_pid=None):
+    """Runs the tracker until the process `root_pid` and all its connections are gone.
+
+    `fd` is a listening socket, or the only connection.
+    """
+    for signum in _IGNORED_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_SIGNALS)
+    _release_standard_streams()
+    names = _Names()
+    try:
+        _Tracker(socket.socket(fileno=fd), root_pid, names).run()
+    finally:
+        names.clean_up()
+        sys.exit(names.exit_code)
+
+
+def _release_standard_streams():
+    """Lets go of standard input and output: somebody may wait for the end of the other side."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+class _Tracker:
+    """Reads commands from all connections in one thread."""
+
+    def __init__(self, sock, root_pid, names):
+        self._names = names
+        self._connections = {}
+        self._poller = select.poll()
+        self._listener = None
+        self._root = None
+        # Whoever started us is connected, or waits in the backlog.
+        self._had_connection = False
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            self._listener = sock
+            self._poller.register(sock, select.POLLIN)
+        else:
+            self._add(sock)
+        if root_pid is not None:
+            self._watch_root(root_pid)
+
+    def _watch_root(self, pid):
+        try:
+            self._root = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        self._poller.register(self._root, select.POLLIN)
+
+    def run(self):
+        while self._root is not None or self._connections or not self._had_connection:
+            for fd, _ in self._poller.poll():
+                if fd == self._root:
+                    self._forget_root()
+                elif fd in self._connections:
+                    self._receive(fd)
+                else:
+                    self._add(self._listener.accept()[0])
+
+    def _add(self, connection):
+        self._had_connection = True
+        self._connections[connection.fileno()] = connection
+        self._poller.register(connection, select.POLLIN)
+
+    def _forget_root(self):
+        if self._root is not None:
+            self._poller.unregister(self._root)
+            os.close(self._root)
+            self._root = None
+
+    def _receive(self, fd):
+        try:
+            message = self._connections[fd].recv(2 * _LONGEST_MESSAGE)
+        except ConnectionResetError:
+            message = b''
+        if message.startswith(b'DETACH:'):
+            self._forget_root()
+        elif message:
+            self._names.handle(message)
+        else:
+            self._poller.unregister(fd)
+            self._connections.pop(fd).close()
+
+
+class _Names:
+    """The registered names by type."""
+
+    def __init__(self):
+        self._by_type = {rtype: set() for rtype in _CLEANUP_FUNCS}
+        self.exit_code = 0
+
+    def handle(self, message):
+        """Carries out one datagram; what is wrong with it is reported on stderr, with exit code 3."""
+        try:
+            command, name, rtype = message.strip().decode('ascii').split(':')
+            names = self._by_type.get(rtype)
+            if names is None:
+                raise ValueError(f'Cannot register {name} for automatic cleanup: unknown resource type {rtype}')
+            if command == 'REGISTER':
+                names.add(name)
+            elif command == 'UNREGISTER':
+                names.remove(name)
+            elif command != 'PROBE':
+                raise RuntimeError(f'unrecognized command {command!r}')
+        except Exception:
+            self.exit_code = 3
+            sys.excepthook(*sys.exc_info())
+
+    def clean_up(self):
+        """Removes what is still registered, and warns: whoever registered it should have done so."""
+        for rtype, names in self._by_type.items():
+            if names:
+                self.exit_code = 1
+                if rtype != 'dummy':
+                    warnings.warn(f'resource_tracker: There appear to be {len(names)} leaked {rtype} objects to clean '
+                                  f'up at shutdown: {names}')
+            for name in names:
+                try:
+                    _CLEANUP_FUNCS[rtype](name)
+                except Exception as error:
+                    self.exit_code = 2
+                    warnings.warn(f'resource_tracker: {name!r}: {error}')
