@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# From a fresh checkout to every test: installs what is missing, builds pyhost and its tests, runs all suites with a line
+# for each, and ends with `N passed, N failed`.  The exit code is 0 when none failed.
+#
+#   bash tests/run.sh [--list] [--quick] [--verbose] [SUITE ...]
+#
+#   --list     name the suites and end
+#   --quick    leave out the builds with sanitizers
+#   --verbose  show the output of every suite, not only of failing ones
+#   SUITE      run only suites whose name contains one of these words
+set -euo pipefail
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+sanitizers=yes
+arguments=()
+for argument; do
+  case $argument in
+    -h | --help)
+      sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
+      exit 0
+      ;;
+    --quick) sanitizers= ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+
+# Warnings are errors here.
+strict=(-D werror=true)
+packages="libpythonPYTHON_VERSION-testsuite python3-numpy python3-venv procps"
+bash "$top/host/build.sh" --packages "$packages" "${strict[@]}" all tests
+builds=("$top/build/release")
+if [ -n "$sanitizers" ]; then
+  bash "$top/host/build.sh" --dir build/asan "${strict[@]}" -D buildtype=debugoptimized -D b_sanitize=address,undefined runtime_tests
+  bash "$top/host/build.sh" --dir build/tsan "${strict[@]}" -D buildtype=debugoptimized -D b_sanitize=thread runtime_tests
+  builds+=("$top/build/asan" "$top/build/tsan")
+fi
+exec /usr/bin/python3 "$top/tests/run_suites.py" "${arguments[@]}" "${builds[@]}"

@@ -1,0 +1,110 @@
+"""Runs the suites that `meson test` knows, one line a suite, and adds up their cases.
+
+usage: run_suites.py [--list] [--verbose] [WORD ...] BUILD_FOLDER ...
+
+Each suite is a program that prints GoogleTest's, unittest's or regrtest's closing lines; a suite whose output has none of
+them counts as one case by its exit code, and a suite that fails without saying which case counts as one failure, so no
+crash and no time-out goes uncounted.  The last line is `N passed, N failed`.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+
+class Suite:
+    def __init__(self, build, description):
+        label = os.path.basename(build)
+        prefix = '' if label == 'release' else label + ': '
+        self.name = prefix + description['name']
+        self.command = description['cmd']
+        self.environment = description['env']
+        self.folder = description['workdir'] or build
+        self.time_limit = description['timeout'] or None
+
+
+def load_suites(build):
+    text = subprocess.run(['meson', 'introspect', '--tests', build], check=True, capture_output=True, text=True).stdout
+    programs_only_here = os.path.basename(build) != 'release'
+    for description in json.loads(text):
+        if not programs_only_here or 'runtime' in ' '.join(description['suite']):
+            yield Suite(build, description)
+
+
+def count_cases(output, exit_code):
+    """(passed, failed) as the output's closing lines say, corrected by the exit code."""
+    passed = failed = 0
+    found = False
+    for number in re.findall(r'^\[  PASSED  \] (\d+) test', output, re.M):
+        passed += int(number)
+        found = True
+    for number in re.findall(r'^\[  FAILED  \] (\d+) test', output, re.M):
+        failed += int(number)
+    runs = re.findall(r'^Ran (\d+) tests? in .*?^(OK|FAILED|NO TESTS RAN)(.*?)$', output, re.M | re.S)
+    for ran, _, details in runs:
+        counts = {name: int(number) for name, number in re.findall(r'(\w[\w ]*)=(\d+)', details)}
+        bad = counts.get('failures', 0) + counts.get('errors', 0) + counts.get('unexpected successes', 0)
+        passed += max(int(ran) - bad - counts.get('skipped', 0), 0)
+        failed += bad
+        found = True
+    if not found:
+        passed = 1 if exit_code == 0 else 0
+    if exit_code != 0 and failed == 0:
+        failed = 1
+    return passed, failed
+
+
+def run(suite):
+    """(output, exit code); a suite past its time limit is killed with its whole process group."""
+    process = subprocess.Popen(suite.command, cwd=suite.folder, env={**os.environ, **suite.environment},
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               start_new_session=True)
+    try:
+        output, _ = process.communicate(timeout=suite.time_limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        output += f'\nkilled: still running after {suite.time_limit} s\n'.encode()
+        return output.decode(errors='replace'), -signal.SIGKILL
+    return output.decode(errors='replace'), process.returncode
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--list', action='store_true', help='name the suites and end')
+    parser.add_argument('--verbose', action='store_true', help='show the output of every suite')
+    parser.add_argument('words', nargs='+', help='words of suite names, and the build folders')
+    arguments = parser.parse_args()
+    builds = [word for word in arguments.words if os.path.isfile(os.path.join(word, 'build.ninja'))]
+    words = [word for word in arguments.words if word not in builds]
+    suites = [suite for build in builds for suite in load_suites(build)
+              if not words or any(word in suite.name for word in words)]
+    if arguments.list:
+        print('\n'.join(suite.name for suite in suites))
+        return 0
+    if not suites:
+        print(f'no suite is named like {" or ".join(words)}; --list names them', file=sys.stderr)
+        return 2
+
+    all_passed = all_failed = 0
+    for suite in suites:
+        print(f'{suite.name} ...', end=' ', flush=True)
+        start = time.monotonic()
+        output, exit_code = run(suite)
+        passed, failed = count_cases(output, exit_code)
+        all_passed += passed
+        all_failed += failed
+        print(f'{passed} passed, {failed} failed ({time.monotonic() - start:.1f} s)', flush=True)
+        if failed or arguments.verbose:
+            print(output[-20000:], flush=True)
+    print(f'{all_passed} passed, {all_failed} failed')
+    return 1 if all_failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
