@@ -8,9 +8,16 @@ id, so that a process finds it no matter in which order processes and tracker we
 first name, and it ends when the session's root has ended and no process is connected any more.  Within a session
 a block that one process leaves behind therefore stays for the others.
 
-What is sent are datagrams, one command each: ``REGISTER:name:type``, ``UNREGISTER:name:type``, ``PROBE:0:noop``, which
-does nothing, and ``DETACH:0:noop``: do not wait for the root any longer.  `ResourceTracker` is the client, `main` the
-tracker.
+What is sent are datagrams of one command each:
+
+    REGISTER:name:type      remove it when everybody is gone
+    UNREGISTER:name:type    it has been removed
+    ANNOUNCE:name:type      somebody is about to create it, with a name just invented, and may die before it registers
+    WITHDRAW:name:type      that came to nothing
+    PROBE:0:noop            is anybody reading this?
+    DETACH:0:noop           do not wait for the root any longer
+
+`ResourceTracker` is the client, `main` the tracker.
 
 Once names can be registered with the session's supervisor, only `_launch` and `main` become superfluous.
 """
@@ -205,6 +212,14 @@ class ResourceTracker:
         """Tells the tracker that `name` has been removed."""
         self._send('UNREGISTER', name, rtype)
 
+    def announce(self, name, rtype):
+        """Precedes the creation of a resource with a new random name; `register` or `withdraw` follows."""
+        self._send('ANNOUNCE', name, rtype)
+
+    def withdraw(self, name, rtype):
+        """Takes back an `announce`.  The registration of another resource of that name stays."""
+        self._send('WITHDRAW', name, rtype)
+
     def _send(self, cmd, name, rtype):
         message = f'{cmd}:{name}:{rtype}\n'.encode('ascii')
         if len(message) > _LONGEST_MESSAGE:
@@ -271,6 +286,8 @@ _resource_tracker = ResourceTracker(shared=True)
 ensure_running = _resource_tracker.ensure_running
 register = _resource_tracker.register
 unregister = _resource_tracker.unregister
+announce = _resource_tracker.announce
+withdraw = _resource_tracker.withdraw
 getfd = _resource_tracker.getfd
 
 
@@ -365,10 +382,11 @@ class _Tracker:
 
 
 class _Names:
-    """The registered names by type."""
+    """The registered and the announced names by type."""
 
     def __init__(self):
         self._by_type = {rtype: set() for rtype in _CLEANUP_FUNCS}
+        self._announced = {rtype: set() for rtype in _CLEANUP_FUNCS}
         self.exit_code = 0
 
     def handle(self, message):
@@ -380,8 +398,13 @@ class _Names:
                 raise ValueError(f'Cannot register {name} for automatic cleanup: unknown resource type {rtype}')
             if command == 'REGISTER':
                 names.add(name)
+                self._announced[rtype].discard(name)
             elif command == 'UNREGISTER':
                 names.remove(name)
+            elif command == 'ANNOUNCE':
+                self._announced[rtype].add(name)
+            elif command == 'WITHDRAW':
+                self._announced[rtype].discard(name)
             elif command != 'PROBE':
                 raise RuntimeError(f'unrecognized command {command!r}')
         except Exception:
@@ -390,6 +413,12 @@ class _Names:
 
     def clean_up(self):
         """Removes what is still registered, and warns: whoever registered it should have done so."""
+        for rtype, names in self._announced.items():
+            for name in names - self._by_type[rtype]:
+                try:
+                    _CLEANUP_FUNCS[rtype](name)
+                except FileNotFoundError:
+                    pass  # Its creator died before it created it.
         for rtype, names in self._by_type.items():
             if names:
                 self.exit_code = 1

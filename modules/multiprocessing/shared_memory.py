@@ -97,36 +97,41 @@ class SharedMemory:
             self._mmap = mmap.mmap(self._fd, self._size)
         except BaseException:
             if create:
-                self.unlink()
+                self._abandon()
             self.close()
             raise
         self._buf = memoryview(self._mmap)
-        if track and not self._registered:
+        if track:
             resource_tracker.register(self._name, 'shared_memory')
             self._registered = True
 
     def _create_with_new_name(self):
         while True:
             name = _make_filename()
-            # Registered first: the creator may die at any moment after the block exists.
+            # The creator may die at any moment after the block exists.
             if self._track:
-                resource_tracker.register(name, 'shared_memory')
+                resource_tracker.announce(name, 'shared_memory')
             try:
                 self._fd = _posixshmem.shm_open(name, self._flags, mode=self._mode)
             except OSError as error:
                 if self._track:
-                    resource_tracker.unregister(name, 'shared_memory')
+                    resource_tracker.withdraw(name, 'shared_memory')
                 if isinstance(error, FileExistsError):
                     continue
                 raise
             self._name = name
-            self._registered = self._track
             return
 
     def _open(self, name):
         name = '/' + name if self._prepend_leading_slash else name
         self._fd = _posixshmem.shm_open(name, self._flags, mode=self._mode)
         self._name = name
+
+    def _abandon(self):
+        """Removes the block of a creation that failed."""
+        _posixshmem.shm_unlink(self._name)
+        if self._track:
+            resource_tracker.withdraw(self._name, 'shared_memory')
 
     def __del__(self):
         try:
