@@ -31,7 +31,14 @@ int BindExceptions(PyObject* module, ModuleState* state) {
 int Execute(PyObject* module) {
   auto* state = new (PyModule_GetState(module)) ModuleState();
   for (auto bind : {BindExceptions, BindShared, BindPickling, BindMemory, BindQueue, BindLock, BindSemaphore,
-                    BindCondition, BindBarrier, BindProcess, BindPool}) {
+                    BindCondition, BindBarrier,
+#ifdef PYHOST_BIND_PROCESS
+                    BindProcess,
+#endif
+#ifdef PYHOST_BIND_POOL
+                    BindPool,
+#endif
+       }) {
     if (bind(module, state) < 0) return -1;
   }
   return 0;
