@@ -1,5 +1,7 @@
 // _pyhost.Semaphore: the base of multiprocessing's Semaphore and BoundedSemaphore.
 
+#include <cerrno>
+
 #include "modules/native/gil_wait.h"
 #include "modules/native/shared_object.h"
 #include "runtime/sync/semaphore.h"
@@ -9,8 +11,10 @@ namespace {
 
 bool CheckRange(long long value, long long maximum) {
   if (value >= 0 && maximum >= 1 && value <= maximum && maximum <= Semaphore::kMaxValue) return true;
-  PyErr_Format(PyExc_ValueError, "semaphore value must lie in 0 ... %lld (and that in 1 ... %lld), not %lld", maximum,
-               static_cast<long long>(Semaphore::kMaxValue), value);
+  // python3 lets sem_open say it: OSError(EINVAL).
+  PyRef message = PyRef::Steal(PyUnicode_FromFormat("semaphore value must lie in 0 ... %lld, not %lld", maximum, value));
+  PyRef arguments = message ? PyRef::Steal(Py_BuildValue("(iO)", EINVAL, message.get())) : PyRef();
+  if (arguments) PyErr_SetObject(PyExc_OSError, arguments.get());
   return false;
 }
 

@@ -32,6 +32,8 @@ struct ModuleState {
   PyRef child_start_type;
   PyRef call_client_type;   // bind_pool.cc
   PyRef call_server_type;
+  PyRef calls_type;
+  PyRef pool_outcomes;      // module multiprocessing.pool_outcomes, imported with first use
 
   // Pickling (pickling.cc), filled with first use.
   PyRef pickler_type;         // _pickle.Pickler

@@ -16,7 +16,7 @@ thread_local HandleCollector* current_collector = nullptr;
 using TypeMember = PyRef ModuleState::*;
 
 // The base type that stands for objects of a kind.
-constexpr std::array<std::pair<ObjectKind, TypeMember>, 7> kTypes = {{
+constexpr std::array<std::pair<ObjectKind, TypeMember>, 8> kTypes = {{
     {ObjectKind::kMemory, &ModuleState::memory_type},
     {ObjectKind::kQueue, &ModuleState::queue_type},
     {ObjectKind::kMutex, &ModuleState::lock_type},
@@ -24,6 +24,7 @@ constexpr std::array<std::pair<ObjectKind, TypeMember>, 7> kTypes = {{
     {ObjectKind::kCondition, &ModuleState::condition_type},
     {ObjectKind::kEvent, &ModuleState::event_type},
     {ObjectKind::kBarrier, &ModuleState::barrier_type},
+    {ObjectKind::kPool, &ModuleState::call_server_type},
 }};
 
 bool IsTypeOfKind(ModuleState* state, PyObject* type, ObjectKind kind) {

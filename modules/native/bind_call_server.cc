@@ -1,0 +1,320 @@
+// _pyhost.CallServer: a worker's loop.  Take a call, unpickle, run, pickle, reply; the GIL is given up only
+// while there is nothing to do.
+
+#include <array>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "modules/native/bind_pool.h"
+#include "modules/native/gil_wait.h"
+#include "modules/native/pickling.h"
+#include "modules/native/scalar_pickle.h"
+#include "modules/native/session_access.h"
+#include "modules/native/shared_object.h"
+#include "modules/native/status.h"
+#include "runtime/broker/call_server.h"
+#include "runtime/segment/object_table.h"
+
+namespace pyhost::native {
+namespace {
+
+std::string_view AsText(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// Serves the calls of one pool on one thread.
+class Worker {
+ public:
+  Worker(ModuleState* state, Session* session, CallServer& server)
+      : state_(state), session_(session), server_(server) {}
+
+  // Serves until the pool ends or `max_calls` (0 = no limit) are done; false with a Python error.
+  bool Run(unsigned long long max_calls);
+  unsigned long long served() const { return served_; }
+
+ private:
+  enum class Taken { kCall, kEnd, kError };
+  Taken Take(Message* message);
+  bool Serve(Message message);
+  PyRef Execute(Message message);
+  // The callable and its arguments; false with a Python error.
+  bool Decode(Message message, CallKind* kind, PyRef* function, PyRef* arguments);
+  PyRef LoadFunction(const CallView& call, const Message& message);
+  static bool Split(PyRef both, PyRef* function, PyRef* arguments);
+  PyRef Loads(std::span<const std::byte> pickle);
+  static PyRef Apply(CallKind kind, PyObject* function, PyObject* arguments);
+  bool ReplyValue(PyObject* value);
+  bool ReplyError(PyRef packed);
+  bool ReplyException(PyRef exception);
+  // The worker ends with this exception in the middle of a call.
+  bool EndBy(PyRef exception);
+
+  ModuleState* const state_;
+  Session* const session_;
+  CallServer& server_;
+  absl::flat_hash_map<std::string, PyRef> globals_;  // by pickle
+  PyRef loads_;         // _pickle.loads
+  std::string scalar_;  // the reply being built
+  unsigned long long served_ = 0;
+};
+
+// ---- Taking ---------------------------------------------------------------------------------------------------------
+
+Worker::Taken Worker::Take(Message* message) {
+  for (;;) {
+    GilWait gil;
+    absl::StatusOr<Message> next = server_.Next(gil.Until(Deadline::Never()));
+    if (next.ok()) {
+      *message = *std::move(next);
+      return Taken::kCall;
+    }
+    if (absl::IsOutOfRange(next.status())) return Taken::kEnd;
+    SetError(next.status());
+    // Ctrl-C reaches all processes of a terminal.  A worker with nothing in hand has nothing to interrupt:
+    // whether the pool ends is the caller's decision.
+    if (!PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) return Taken::kError;
+    PyErr_Clear();
+  }
+}
+
+bool Worker::Run(unsigned long long max_calls) {
+  while (max_calls == 0 || served_ < max_calls) {
+    Message message;
+    switch (Take(&message)) {
+      case Taken::kEnd:
+        return true;
+      case Taken::kError:
+        return false;
+      case Taken::kCall:
+        if (!Serve(std::move(message))) return false;
+        ++served_;
+    }
+  }
+  return true;
+}
+
+bool Worker::Serve(Message message) {
+  PyRef result = Execute(std::move(message));
+  if (result) return ReplyValue(result.get());
+  PyRef exception = TakeException();
+  if (PyErr_GivenExceptionMatches(exception.get(), PyExc_Exception)) return ReplyException(std::move(exception));
+  return EndBy(std::move(exception));
+}
+
+// ---- Running --------------------------------------------------------------------------------------------------------
+
+PyRef Worker::Execute(Message message) {
+  CallKind kind{};
+  PyRef function, arguments;
+  if (!Decode(std::move(message), &kind, &function, &arguments)) return {};
+  return Apply(kind, function.get(), arguments.get());
+}
+
+bool Worker::Decode(Message message, CallKind* kind, PyRef* function, PyRef* arguments) {
+  const absl::StatusOr<CallView> call = ParseCall(message.payload());
+  if (!call.ok()) {
+    SetError(call.status());
+    return false;
+  }
+  *kind = call->kind;
+  if ((call->flags & kFunctionInside) != 0) {
+    return Split(PyRef::Steal(Unpickle(state_, std::move(message), call->arguments)), function, arguments);
+  }
+  *function = LoadFunction(*call, message);
+  if (!*function) return false;
+  *arguments = PyRef::Steal(ReadScalarPickle(call->arguments));
+  if (!*arguments && !PyErr_Occurred()) {
+    *arguments = PyRef::Steal(Unpickle(state_, std::move(message), call->arguments));
+  }
+  return static_cast<bool>(*arguments);
+}
+
+// A pickle of (function, arguments).
+bool Worker::Split(PyRef both, PyRef* function, PyRef* arguments) {
+  if (!both) return false;
+  if (!PyTuple_CheckExact(both.get()) || PyTuple_GET_SIZE(both.get()) != 2) {
+    SetError(absl::DataLossError("malformed call: not a pair of function and arguments"));
+    return false;
+  }
+  *function = PyRef::Borrow(PyTuple_GET_ITEM(both.get(), 0));
+  *arguments = PyRef::Borrow(PyTuple_GET_ITEM(both.get(), 1));
+  return true;
+}
+
+PyRef Worker::Loads(std::span<const std::byte> pickle) {
+  if (!loads_) {
+    PyRef module = PyRef::Steal(PyImport_ImportModule("_pickle"));
+    if (!module) return {};
+    loads_ = PyRef::Steal(PyObject_GetAttrString(module.get(), "loads"));
+    if (!loads_) return {};
+  }
+  PyRef bytes = PyRef::Steal(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(pickle.data()),
+                                                       static_cast<Py_ssize_t>(pickle.size())));
+  return bytes ? PyRef::Steal(PyObject_CallOneArg(loads_.get(), bytes.get())) : PyRef();
+}
+
+PyRef Worker::LoadFunction(const CallView& call, const Message& message) {
+  if ((call.flags & kFunctionInMemory) != 0) {
+    if (message.handles().empty()) {
+      SetError(absl::DataLossError("malformed call: its function is missing"));
+      return {};
+    }
+    absl::StatusOr<std::span<std::byte>> block = session_->segment().objects().Block(message.handles().back());
+    if (block.ok() && block->size() >= call.function_size) return Loads(block->first(call.function_size));
+    SetError(block.ok() ? absl::DataLossError("malformed call: its function is cut off") : block.status());
+    return {};
+  }
+  if (auto known = globals_.find(AsText(call.function)); known != globals_.end()) {
+    return PyRef::Borrow(known->second.get());
+  }
+  PyRef function = Loads(call.function);
+  // Anything but a global may carry state, which must not leak from one call into the next.
+  if (function && IsGlobalReference(call.function)) {
+    globals_[std::string(AsText(call.function))] = PyRef::Borrow(function.get());
+  }
+  return function;
+}
+
+// f(*arguments), f(*arguments, **keywords)
+PyRef CallStar(PyObject* function, PyObject* arguments, PyObject* keywords) {
+  PyRef tuple = PyTuple_CheckExact(arguments) ? PyRef::Borrow(arguments) : PyRef::Steal(PySequence_Tuple(arguments));
+  if (!tuple) return {};
+  if (keywords == nullptr || keywords == Py_None) return PyRef::Steal(PyObject_CallObject(function, tuple.get()));
+  if (PyDict_CheckExact(keywords)) return PyRef::Steal(PyObject_Call(function, tuple.get(), keywords));
+  PyRef dict = PyRef::Steal(PyDict_New());
+  if (!dict || PyDict_Update(dict.get(), keywords) < 0) return {};
+  return PyRef::Steal(PyObject_Call(function, tuple.get(), dict.get()));
+}
+
+PyRef MapOver(PyObject* function, PyObject* items, bool star) {
+  PyRef iterator = PyRef::Steal(PyObject_GetIter(items));
+  PyRef results = PyRef::Steal(PyList_New(0));
+  if (!iterator || !results) return {};
+  while (PyRef item = PyRef::Steal(PyIter_Next(iterator.get()))) {
+    PyRef result = star ? CallStar(function, item.get(), nullptr)
+                        : PyRef::Steal(PyObject_CallOneArg(function, item.get()));
+    if (!result || PyList_Append(results.get(), result.get()) < 0) return {};
+  }
+  return PyErr_Occurred() ? PyRef() : std::move(results);
+}
+
+PyRef Worker::Apply(CallKind kind, PyObject* function, PyObject* arguments) {
+  switch (kind) {
+    case CallKind::kOne:
+      return PyRef::Steal(PyObject_CallOneArg(function, arguments));
+    case CallKind::kStar:
+      return CallStar(function, arguments, nullptr);
+    case CallKind::kMap:
+      return MapOver(function, arguments, false);
+    case CallKind::kStarMap:
+      return MapOver(function, arguments, true);
+    case CallKind::kCall:
+      break;
+  }
+  PyRef positional, keywords;
+  if (!Split(PyRef::Borrow(arguments), &positional, &keywords)) return {};
+  return CallStar(function, positional.get(), keywords.get());
+}
+
+// ---- Replying -------------------------------------------------------------------------------------------------------
+
+bool Worker::ReplyValue(PyObject* value) {
+  scalar_.clear();
+  absl::Status status;
+  if (AppendScalarPickle(value, &scalar_)) {
+    const std::span<const std::byte> part = std::as_bytes(std::span(scalar_));
+    status = server_.Reply(ReplyKind::kValue, {&part, 1}, {});
+  } else {
+    Pickled pickled;
+    if (!Pickle(state_, value, &pickled)) {
+      PyRef exception = TakeException();
+      if (!PyErr_GivenExceptionMatches(exception.get(), PyExc_Exception)) return EndBy(std::move(exception));
+      return ReplyError(CallOutcomes(state_, "pack_unpicklable_result", {exception.get(), value}));
+    }
+    status = server_.Reply(ReplyKind::kValue, pickled.parts(), pickled.handles());
+  }
+  if (status.ok()) return true;
+  SetError(status);  // No memory for the result: its call fails.
+  return ReplyException(TakeException());
+}
+
+bool Worker::ReplyException(PyRef exception) {
+  return ReplyError(CallOutcomes(state_, "pack_exception", {exception.get()}));
+}
+
+bool Worker::ReplyError(PyRef packed) {
+  if (!packed) return false;
+  if (!PyBytes_Check(packed.get())) {
+    PyErr_SetString(PyExc_TypeError, "a packed error must be bytes");
+    return false;
+  }
+  const auto part = std::as_bytes(
+      std::span(PyBytes_AS_STRING(packed.get()), static_cast<size_t>(PyBytes_GET_SIZE(packed.get()))));
+  const absl::Status status = server_.Reply(ReplyKind::kError, {&part, 1}, {});
+  if (status.ok()) return true;
+  SetError(status);
+  return false;
+}
+
+bool Worker::EndBy(PyRef exception) {
+  PyRef code = CallOutcomes(state_, "exit_code", {exception.get()});
+  const long value = code ? PyLong_AsLong(code.get()) : 1;
+  PyErr_Clear();
+  // The caller learns it from here: a process that leaves in good order gives back what it holds.
+  const ExitStatus status = value < 0 ? ExitStatus{ExitStatus::Kind::kSignaled, static_cast<int>(-value)}
+                                      : ExitStatus{ExitStatus::Kind::kExited, static_cast<int>(value)};
+  server_.ReportLost(status).IgnoreError();
+  RaiseException(std::move(exception));
+  return false;
+}
+
+// ---- The type -------------------------------------------------------------------------------------------------------
+
+PyObject* Run(PyObject* self, PyObject* args, PyObject* kwargs) {
+  static const char* const kKeywords[] = {"max_calls", nullptr};
+  unsigned long long max_calls = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|K:run", const_cast<char**>(kKeywords), &max_calls)) return nullptr;
+  Session* session = RequireSession();
+  ModuleState* state = GetState();
+  if (session == nullptr || state == nullptr) return nullptr;
+  absl::StatusOr<std::unique_ptr<CallServer>> server =
+      CallServer::Open(session->segment(), session->me(), reinterpret_cast<SharedObject*>(self)->handle);
+  if (!server.ok()) return SetError(server.status());
+  Worker worker(state, session, **server);
+  return worker.Run(max_calls) ? PyLong_FromUnsignedLongLong(worker.served()) : nullptr;
+}
+
+PyMethodDef kMethods[] = {
+    {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(Run)), METH_VARARGS | METH_KEYWORDS,
+     "run(max_calls=0) -> calls served\n\nServes calls until the pool ends, or max_calls (0: no limit) were served."},
+    {"__reduce__", ReduceShared, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
+PyType_Slot kSlots[] = {
+    {Py_tp_doc, const_cast<char*>("The workers' end of a pool; goes to a worker with its start.")},
+    {Py_tp_dealloc, reinterpret_cast<void*>(DeallocShared)},
+    {Py_tp_repr, reinterpret_cast<void*>(ReprShared)},
+    {Py_tp_methods, kMethods},
+    {0, nullptr},
+};
+PyType_Spec kSpec = {"_pyhost.CallServer", sizeof(SharedObject), 0,
+                     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION, kSlots};
+
+}  // namespace
+
+PyObject* NewCallServer(ModuleState* state, Handle pool) {
+  auto* type = reinterpret_cast<PyTypeObject*>(state->call_server_type.get());
+  PyRef self = PyRef::Steal(type->tp_alloc(type, 0));
+  if (!self || !AttachHandle(reinterpret_cast<SharedObject*>(self.get()), pool)) return nullptr;
+  return self.release();
+}
+
+int BindCallServer(PyObject* module, ModuleState* state) {
+  state->call_server_type = PyRef::Steal(PyType_FromModuleAndSpec(module, &kSpec, nullptr));
+  return state->call_server_type ? PyModule_AddObjectRef(module, "CallServer", state->call_server_type.get()) : -1;
+}
+
+}  // namespace pyhost::native

@@ -1,0 +1,135 @@
+#include "modules/native/call_batch.h"
+
+#include <cstring>
+#include <utility>
+
+#include "modules/native/gil_wait.h"
+#include "modules/native/scalar_pickle.h"
+#include "modules/native/session_access.h"
+#include "modules/native/status.h"
+#include "runtime/segment/handle_refs.h"
+#include "runtime/segment/object_table.h"
+
+namespace pyhost::native {
+
+// ---- Function -----------------------------------------------------------------------------------------------------
+
+Function::~Function() {
+  Session* session = memory_ ? Session::Current() : nullptr;
+  if (session != nullptr) session->segment().refs().Release(memory_, session->me());
+}
+
+void Function::Use(PyObject* callable, std::string pickle) {
+  callable_ = callable;
+  pickle_ = std::move(pickle);
+  size_ = pickle_.size();
+  global_ = true;
+}
+
+bool Function::Prepare(ModuleState* state, PyObject* callable) {
+  callable_ = callable;
+  Pickled pickled;
+  if (!Pickle(state, callable, &pickled)) return false;
+  if (!pickled.handles().empty()) {
+    inside_ = true;
+    return true;
+  }
+  for (const auto& part : pickled.parts().subspan(1)) {  // Without the header: there are no buffers.
+    pickle_.append(reinterpret_cast<const char*>(part.data()), part.size());
+  }
+  size_ = pickle_.size();
+  global_ = IsGlobalReference(pickle());
+  return size_ <= kMaxInlineBytes || MoveToMemory();
+}
+
+bool Function::MoveToMemory() {
+  Session* session = RequireSession();
+  if (session == nullptr) return false;
+  Segment& segment = session->segment();
+  absl::StatusOr<Handle> handle = segment.objects().Create(ObjectKind::kMemory, size_, session->me());
+  if (!handle.ok()) {
+    SetError(handle.status());
+    return false;
+  }
+  segment.refs().Adopt(*handle, session->me());
+  memory_ = *handle;
+  absl::StatusOr<std::span<std::byte>> block = segment.objects().Block(memory_);
+  if (!block.ok()) {
+    SetError(block.status());
+    return false;
+  }
+  std::memcpy(block->data(), pickle_.data(), size_);
+  pickle_.clear();
+  return true;
+}
+
+// ---- CallBatch ----------------------------------------------------------------------------------------------------
+
+void CallBatch::AppendHead(CallKind kind) {
+  CallHeader header{};
+  header.kind = kind;
+  if (inside_) {
+    header.flags = kFunctionInside;
+  } else {
+    header.flags = function_.memory() ? kFunctionInMemory : uint8_t{0};
+    header.function_size = function_.size();
+  }
+  heads_.append(reinterpret_cast<const char*>(&header), sizeof(header));
+  const std::span<const std::byte> pickle = inside_ ? std::span<const std::byte>() : function_.pickle();
+  heads_.append(reinterpret_cast<const char*>(pickle.data()), pickle.size());
+}
+
+bool CallBatch::Add(ModuleState* state, CallKind kind, CallId id, PyObject* arguments) {
+  Entry entry;
+  entry.id = id;
+  entry.head_begin = heads_.size();
+  AppendHead(kind);
+  if (inside_ || !AppendScalarPickle(arguments, &heads_)) {
+    PyRef both = inside_ ? PyRef::Steal(PyTuple_Pack(2, function_.callable(), arguments)) : PyRef();
+    if (inside_ && !both) return false;
+    entry.arguments.emplace();
+    if (!Pickle(state, inside_ ? both.get() : arguments, &*entry.arguments)) {
+      heads_.resize(entry.head_begin);
+      return false;
+    }
+    bytes_ += entry.arguments->size();
+  }
+  entry.head_size = heads_.size() - entry.head_begin;
+  bytes_ += entry.head_size;
+  entries_.push_back(std::move(entry));
+  return true;
+}
+
+absl::Status CallBatch::Push(std::span<const MessageView> messages, size_t* pushed) {
+  GilWait gil;
+  absl::Status status;
+  *pushed = client_.Push(messages, gil.Until(Deadline::Never()), &status);
+  return status;
+}
+
+absl::Status CallBatch::Flush() {
+  std::vector<std::vector<std::span<const std::byte>>> parts(entries_.size());
+  std::vector<std::vector<Handle>> handles(entries_.size());
+  std::vector<MessageView> messages;
+  messages.reserve(entries_.size());
+  const std::span<const std::byte> heads = std::as_bytes(std::span(heads_));
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    const Entry& entry = entries_[i];
+    parts[i].push_back(heads.subspan(entry.head_begin, entry.head_size));
+    if (entry.arguments) {
+      parts[i].insert(parts[i].end(), entry.arguments->parts().begin(), entry.arguments->parts().end());
+      handles[i].assign(entry.arguments->handles().begin(), entry.arguments->handles().end());
+    }
+    if (!inside_ && function_.memory()) handles[i].push_back(function_.memory());
+    messages.push_back({.parts = parts[i], .handles = handles[i], .tag = entry.id.value()});
+  }
+  size_t pushed = 0;
+  absl::Status status = Push(messages, &pushed);
+  for (size_t i = pushed; i < entries_.size(); ++i) client_.Withdraw(entries_[i].id, 1);
+  entries_.clear();
+  heads_.clear();
+  bytes_ = 0;
+  return status;
+}
+
+}  // namespace pyhost::native

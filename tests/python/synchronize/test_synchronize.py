@@ -1,0 +1,225 @@
+"""Locks between processes.  Runs under pyhost and under python3, whose standard library is the oracle."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import unittest
+
+UNDER_PYHOST = 'pyhost' in os.path.basename(sys.executable)
+SECONDS = 60
+
+
+def add_under_lock(lock, value, times):
+    for _ in range(times):
+        with lock:
+            value.value += 1
+
+
+def hold_and_wait(lock, held, go_on):
+    lock.acquire()
+    held.set()
+    go_on.wait()
+
+
+def hold_and_leave(lock):
+    lock.acquire()
+
+
+def hold_and_die(lock):
+    lock.acquire()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def release_it(lock):
+    lock.release()
+
+
+def wait_for_condition(condition, arrived, woken):
+    with condition:
+        arrived.release()
+        condition.wait()
+        woken.release()
+
+
+def wait_and_report(event, results):
+    results.put(event.wait(SECONDS))
+
+
+def meet(barrier, results):
+    try:
+        results.put(barrier.wait(SECONDS))
+    except threading.BrokenBarrierError:
+        results.put('broken')
+
+
+class SynchronizeCases:
+    method = None
+
+    def setUp(self):
+        self.context = multiprocessing.get_context(self.method)
+        self.children = []
+
+    def tearDown(self):
+        for child in self.children:
+            child.join(SECONDS)
+            self.assertIsNotNone(child.exitcode, f'{child} still runs')
+
+    def start(self, target, *args):
+        child = self.context.Process(target=target, args=args)
+        child.start()
+        self.children.append(child)
+        return child
+
+    def test_a_lock_lets_one_in_at_a_time(self):
+        for make in self.context.Lock, self.context.RLock, self.context.Semaphore, self.context.BoundedSemaphore:
+            with self.subTest(make.__name__):
+                lock, value = make(), self.context.Value('i', 0, lock=False)
+                for _ in range(3):
+                    self.start(add_under_lock, lock, value, 500)
+                for child in self.children:
+                    child.join(SECONDS)
+                self.assertEqual(value.value, 1500)
+                self.children.clear()
+
+    def test_a_held_lock_is_not_given_twice(self):
+        lock, held, go_on = self.context.Lock(), self.context.Event(), self.context.Event()
+        self.start(hold_and_wait, lock, held, go_on)
+        self.assertTrue(held.wait(SECONDS))
+        self.assertFalse(lock.acquire(False))
+        start = time.monotonic()
+        self.assertFalse(lock.acquire(timeout=0.1))
+        self.assertGreaterEqual(time.monotonic() - start, 0.09)
+        go_on.set()
+
+    def test_another_process_may_release_a_lock(self):
+        lock = self.context.Lock()
+        lock.acquire()
+        self.start(release_it, lock).join(SECONDS)
+        self.assertTrue(lock.acquire(timeout=SECONDS))
+        lock.release()
+
+    def test_a_lock_left_by_a_normal_exit_stays_locked(self):
+        lock = self.context.Lock()
+        self.start(hold_and_leave, lock).join(SECONDS)
+        self.assertFalse(lock.acquire(timeout=0.1))
+        lock.release()
+        self.assertTrue(lock.acquire(timeout=SECONDS))
+
+    def test_releasing_what_is_not_held_is_an_error(self):
+        with self.assertRaises(ValueError):
+            self.context.Lock().release()
+        with self.assertRaises(AssertionError):
+            self.context.RLock().release()
+        bounded = self.context.BoundedSemaphore(2)
+        with self.assertRaises(ValueError):
+            bounded.release()
+        with self.assertRaises(OSError):
+            self.context.Semaphore(-1)
+
+    def test_a_recursive_lock_counts_its_owner(self):
+        lock = self.context.RLock()
+        for _ in range(3):
+            self.assertTrue(lock.acquire())
+        for _ in range(3):
+            lock.release()
+        with self.assertRaises(AssertionError):
+            lock.release()
+
+    def test_notify_wakes_as_many_as_asked(self):
+        condition = self.context.Condition()
+        arrived, woken = self.context.Semaphore(0), self.context.Semaphore(0)
+        for _ in range(3):
+            self.start(wait_for_condition, condition, arrived, woken)
+        for _ in range(3):
+            self.assertTrue(arrived.acquire(timeout=SECONDS))
+        with condition:  # all are in wait(): it gave the lock up
+            condition.notify(1)
+        self.assertTrue(woken.acquire(timeout=SECONDS))
+        self.assertFalse(woken.acquire(timeout=0.1))
+        with condition:
+            condition.notify_all()
+        for _ in range(2):
+            self.assertTrue(woken.acquire(timeout=SECONDS))
+
+    def test_a_condition_is_used_under_its_lock(self):
+        condition = self.context.Condition()
+        for use in condition.wait, condition.notify, condition.notify_all:
+            with self.assertRaises(AssertionError):
+                use()
+        with condition:
+            self.assertFalse(condition.wait(0.05))
+            self.assertTrue(condition.wait_for(lambda: True))
+            self.assertFalse(condition.wait_for(lambda: False, timeout=0.05))
+
+    def test_an_event_releases_all_who_wait(self):
+        event, results = self.context.Event(), self.context.Queue()
+        for _ in range(3):
+            self.start(wait_and_report, event, results)
+        self.assertFalse(event.wait(0.05))
+        event.set()
+        self.assertEqual([results.get(timeout=SECONDS) for _ in range(3)], [True] * 3)
+        event.clear()
+        self.assertFalse(event.is_set())
+
+    def test_a_barrier_gathers_its_parties(self):
+        barrier, results = self.context.Barrier(3), self.context.Queue()
+        for _ in range(2):
+            self.start(meet, barrier, results)
+        orders = [barrier.wait(SECONDS)] + [results.get(timeout=SECONDS) for _ in range(2)]
+        self.assertEqual(sorted(orders), [0, 1, 2])
+        self.assertFalse(barrier.broken)
+
+    def test_an_aborted_barrier_is_broken_until_reset(self):
+        barrier, results = self.context.Barrier(2), self.context.Queue()
+        self.start(meet, barrier, results)
+        while barrier.n_waiting == 0:
+            time.sleep(0.001)
+        barrier.abort()
+        self.assertEqual(results.get(timeout=SECONDS), 'broken')
+        with self.assertRaises(threading.BrokenBarrierError):
+            barrier.wait(1)
+        barrier.reset()
+        self.assertFalse(barrier.broken)
+
+    def test_values_and_arrays_are_shared(self):
+        value, array = self.context.Value('d', 1.5), self.context.Array('i', [1, 2, 3])
+        self.start(add_under_lock, value.get_lock(), value.get_obj(), 10).join(SECONDS)
+        self.assertEqual(value.value, 11.5)
+        self.assertEqual(array[:], [1, 2, 3])
+
+
+class PyhostSynchronizeCases:
+    """What python3's locks cannot do: survive the death of their owner."""
+
+    def test_a_lock_of_a_killed_owner_says_so_once_and_is_free(self):
+        from multiprocessing.synchronize import OwnerDiedError
+        for lock in self.context.Lock(), self.context.RLock():
+            with self.subTest(repr(lock)):
+                self.start(hold_and_die, lock).join(SECONDS)
+                with self.assertRaisesRegex(OwnerDiedError, 'SIGKILL|died|killed'):
+                    lock.acquire(timeout=SECONDS)
+                self.assertTrue(lock.acquire(timeout=SECONDS))
+                lock.release()
+
+    def test_locked_tells_without_taking(self):
+        for lock in self.context.Lock(), self.context.RLock(), self.context.Condition(), self.context.Semaphore(1):
+            self.assertFalse(lock.locked())
+            lock.acquire()
+            self.assertTrue(lock.locked())
+            lock.release()
+
+
+def bind():
+    for method in multiprocessing.get_all_start_methods():
+        bases = (SynchronizeCases, PyhostSynchronizeCases) if UNDER_PYHOST else (SynchronizeCases,)
+        name = f'SynchronizeTest_{method}'
+        globals()[name] = type(name, (*bases, unittest.TestCase), {'method': method, '__module__': __name__})
+
+
+bind()
+
+if __name__ == '__main__':
+    unittest.main()
