@@ -18,6 +18,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
@@ -30,7 +31,10 @@
 
 namespace pyhost {
 
+class ConsumerEnd;
+class ProducerEnd;
 class Segment;
+struct FrameView;
 struct QueueState;
 
 // What is pushed.  `parts` are gathered into one payload.  `handles` are the objects the message carries
@@ -46,29 +50,46 @@ struct MessageView {
 // Move-only.  The destructor gives back what was not taken.
 class Message {
  public:
-  Message() = default;
+  Message() {}
   Message(Message&& other) noexcept;
   Message& operator=(Message&& other) noexcept;
   ~Message();
 
-  // Valid while the Message lives.  Inline payloads were copied out, large ones are read in place.
+  // Valid while the Message lives and is not moved from.  Inline payloads were copied out, large ones are
+  // read in place.
   std::span<const std::byte> payload() const { return payload_; }
   std::span<const Handle> handles() const { return handles_; }
   uint64_t tag() const { return tag_; }
   HostId sender() const { return sender_; }
 
+  // The counts in segment.refs() pass to the caller; handles() is empty afterwards.
+  std::vector<Handle> TakeHandles() { return std::exchange(handles_, {}); }
+  // The object of a large payload, none when it was inline.  For who wants the payload to outlive the
+  // Message: segment.refs().Retain(payload_object(), me).
+  Handle payload_object() const { return payload_object_; }
+
  private:
   friend class Queue;
+  // Payloads up to this size need no allocation.
+  static constexpr size_t kSmallBytes = 128;
+
+  // Copies what the frame says and retains its handles for `me`; on error *this is empty.
+  absl::Status Take(Segment& segment, HostId me, const FrameView& frame);
+  absl::Status RetainHandles(const FrameView& frame);
+  absl::Status ReadInPlace(const FrameView& frame);
+  void CopyInline(std::span<const std::byte> payload);
+  void MoveFrom(Message& other);
   void Reset();
 
   Segment* segment_ = nullptr;
   HostId me_;
+  HostId sender_;
+  uint64_t tag_ = 0;
   std::span<const std::byte> payload_;
-  std::vector<std::byte> inline_payload_;
   Handle payload_object_;
   std::vector<Handle> handles_;
-  uint64_t tag_ = 0;
-  HostId sender_;
+  std::unique_ptr<std::byte[]> large_;
+  std::byte small_[kSmallBytes];  // only what payload_ covers is ever read
 };
 
 class Queue {
@@ -118,6 +139,23 @@ class Queue {
  private:
   Queue(Segment* segment, HostId me, Handle handle, QueueState* state)
       : segment_(segment), me_(me), handle_(handle), state_(state) {}
+
+  // Push: prepares (large payloads are copied before any lock is taken), then publishes.
+  struct Prepared;
+  absl::Status Prepare(const MessageView& message, Prepared* prepared);
+  absl::Status CopyToObject(Prepared* prepared);
+  size_t PushPrepared(std::span<const Prepared> prepared, Wait wait, absl::Status* status);
+  bool Writable() const;
+  size_t PushSome(std::span<const Prepared> prepared, absl::Status* status);
+  absl::Status Write(const Prepared& prepared, ProducerEnd& end);
+  // Pop.  True: done, with a message or an error; false: nothing there.
+  struct PopRequest;
+  bool Readable() const;
+  bool ReadableSoon() const;
+  bool Drained() const;
+  absl::Status PopInto(PopRequest& request, Wait wait);
+  bool TryPop(PopRequest& request);
+  void TakeSome(PopRequest& request);
 
   Segment* segment_;
   HostId me_;

@@ -1,0 +1,157 @@
+// The consumers' half of Queue (queue.h).
+
+#include <algorithm>
+
+#include "absl/container/inlined_vector.h"
+#include "absl/strings/str_format.h"
+#include "runtime/base/crash_point.h"
+#include "runtime/base/status_util.h"
+#include "runtime/os/cpu.h"
+#include "runtime/queue/ends.h"
+#include "runtime/queue/queue.h"
+#include "runtime/segment/object_table.h"
+#include "runtime/segment/segment.h"
+
+namespace pyhost {
+
+// One call of a Pop function.
+struct Queue::PopRequest {
+  Message* out;                 // [0, max)
+  size_t max;
+  Claimer* claimer = nullptr;
+  size_t taken = 0;
+  absl::Status status = absl::OkStatus();  // why it ended without a message
+};
+
+namespace {
+
+// The handles that a popped frame carried; their transits end after the commit.
+class PoppedHandles {
+ public:
+  void Add(const FrameView& frame) {
+    if (frame.kind == FrameKind::kObject) handles_.push_back(frame.payload_object);
+    for (size_t i = 0; i < frame.handle_count; ++i) handles_.push_back(frame.handle(i));
+  }
+  void EndTransits(Segment& segment, HostId me) {
+    for (Handle handle : handles_) {
+      PYHOST_CRASH_POINT("queue-pop-before-transit-end");
+      segment.objects().EndTransit(handle, me);
+    }
+  }
+
+ private:
+  absl::InlinedVector<Handle, 4> handles_;
+};
+
+}  // namespace
+
+bool Queue::Readable() const { return ObserveTail(*state_).messages() != ObserveHead(*state_).messages(); }
+
+// Closed, and nothing will ever come any more.  `closed` is set after the last push, so it is read first.
+bool Queue::Drained() const { return closed() && !Readable(); }
+
+absl::StatusOr<Message> Queue::Pop(Wait wait) {
+  Message message;
+  PopRequest request{.out = &message, .max = 1};
+  PYHOST_RETURN_IF_ERROR(PopInto(request, wait));
+  return message;
+}
+
+absl::StatusOr<Message> Queue::PopClaiming(Claimer& claimer, Wait wait) {
+  Message message;
+  PopRequest request{.out = &message, .max = 1, .claimer = &claimer};
+  PYHOST_RETURN_IF_ERROR(PopInto(request, wait));
+  return message;
+}
+
+absl::StatusOr<std::vector<Message>> Queue::PopBatch(size_t max, Wait wait) {
+  constexpr size_t kAtOnce = 64;
+  if (max == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("pop from %s: a batch of 0 messages", handle_.ToString()));
+  }
+  std::vector<Message> messages;
+  while (messages.size() < max) {
+    const size_t before = messages.size();
+    const size_t wanted = std::min(kAtOnce, max - before);
+    messages.resize(before + wanted);
+    PopRequest request{.out = messages.data() + before, .max = wanted};
+    absl::Status popped = PopInto(request, before == 0 ? wait : Wait::Try());
+    messages.resize(before + request.taken);
+    if (!popped.ok() && messages.empty()) return popped;
+    if (request.taken < wanted) break;
+  }
+  return messages;
+}
+
+absl::Status Queue::PopInto(PopRequest& request, Wait wait) {
+  if (TryPop(request)) return request.status;
+  if (!wait.deadline.is_immediate() && ReadableSoon() && TryPop(request)) return request.status;
+  absl::Status waited = state_->readable.Await(me_, wait, [&] { return TryPop(request); });
+  if (waited.ok()) return request.status;
+  return Annotate(waited, absl::StrFormat("pop from %s, which is empty", handle_.ToString()));
+}
+
+// Looks for less than a microsecond before the wait proper begins: with a producer at work the next message
+// is nearly there, and registering as a waiter would cost the producer its cache line.
+bool Queue::ReadableSoon() const {
+  constexpr int kLooks = 16;
+  if (!SpinningPays()) return false;
+  for (int look = 0; look < kLooks; ++look) {
+    if (Readable()) return true;
+    SpinPause();
+  }
+  return false;
+}
+
+bool Queue::TryPop(PopRequest& request) {
+  if (!Readable()) {
+    if (!Drained()) return false;
+    request.status = absl::OutOfRangeError(
+        absl::StrFormat("pop from %s: the queue is closed and empty", handle_.ToString()));
+    return true;
+  }
+  TakeSome(request);
+  if (request.taken == 0) return !request.status.ok();
+  if (max_items() != 0) state_->writable.Notify(static_cast<uint32_t>(request.taken));
+  return true;
+}
+
+// Takes what is there, under the consumers' lock.
+void Queue::TakeSome(PopRequest& request) {
+  ConsumerLock lock(*segment_, me_, *state_);
+  PYHOST_CRASH_POINT("queue-pop-locked");
+  ConsumerEnd end(*segment_, me_, handle_, *state_);
+  PoppedHandles handles;
+  bool moved = false;
+  while (request.taken < request.max && request.status.ok() && end.HasNext()) {
+    const uint64_t position = end.position();
+    absl::StatusOr<FrameView> frame = end.Next();
+    if (!frame.ok()) {
+      request.status = frame.status();
+      break;
+    }
+    moved = true;
+    handles.Add(*frame);
+    Message& message = request.out[request.taken];
+    absl::Status taken = message.Take(*segment_, me_, *frame);
+    PYHOST_CRASH_POINT("queue-pop-taken");
+    if (!taken.ok()) {
+      // What the frame names is gone.  The message is lost, and said to be; the queue goes on.
+      request.status = Annotate(taken, absl::StrFormat("pop from %s: message %u is lost",
+                                                       handle_.ToString(), position));
+      break;
+    }
+    if (request.claimer != nullptr) request.claimer->Claim(position, message.tag());
+    ++request.taken;
+  }
+  if (!moved) return;
+  if (request.taken != 0) request.status = absl::OkStatus();
+  end.Commit();
+  handles.EndTransits(*segment_, me_);
+  if (!end.HasNext() && state_->spare.load(std::memory_order_relaxed) != 0) {
+    FreeSpare(*segment_, me_, *state_);
+  }
+}
+
+}  // namespace pyhost

@@ -1,0 +1,93 @@
+// What the object table needs to know of queues: how one is destroyed, repaired after a death, and what
+// it carries.
+
+#include <functional>
+
+#include "absl/functional/function_ref.h"
+#include "runtime/queue/chunk.h"
+#include "runtime/queue/ends.h"
+#include "runtime/queue/queue.h"
+#include "runtime/queue/queue_layout.h"
+#include "runtime/segment/object_table.h"
+#include "runtime/segment/segment.h"
+
+namespace pyhost {
+namespace {
+
+using Visit = absl::FunctionRef<void(Handle)>;
+
+// All that the published frames carry.  Stops at nonsense: what lies behind it cannot be known.
+void VisitFrames(Segment& segment, const QueueState& state, Visit visit) {
+  const QueueCount head = ObserveHead(state);
+  QueuePosition at = state.heads[head.side()];
+  for (uint64_t left = ObserveTail(state).messages() - head.messages(); left > 0; --left) {
+    absl::StatusOr<FrameView> frame = ReadFrame(segment, at);
+    if (!frame.ok()) return;
+    if (frame->kind == FrameKind::kObject) visit(frame->payload_object);
+    for (size_t i = 0; i < frame->handle_count; ++i) visit(frame->handle(i));
+  }
+}
+
+// The chunks from the head's to the tail's, and the spare.  `visit` may free the chunk it is told.
+void VisitChunks(Segment& segment, const QueueState& state, Visit visit) {
+  const uint64_t last = state.tails[ObserveTail(state).side()].chunk;
+  uint64_t offset = state.heads[ObserveHead(state).side()].chunk;
+  for (bool more = true; more;) {
+    const Chunk chunk = ChunkAt(segment, offset);
+    if (chunk.header == nullptr) break;
+    more = offset != last;
+    offset = chunk.header->next.load(std::memory_order_acquire);
+    visit(Handle::FromValue(chunk.header->handle));
+  }
+  const Chunk spare = ChunkAt(segment, state.spare.load(std::memory_order_acquire));
+  if (spare.header != nullptr) visit(Handle::FromValue(spare.header->handle));
+}
+
+QueueState* StateOf(Segment& segment, Handle handle) {
+  absl::StatusOr<QueueState*> state = segment.objects().StateAs<QueueState>(handle);
+  return state.ok() ? *state : nullptr;
+}
+
+// Nobody else can reach the queue any more: no locks.
+void Destroy(Segment& segment, HostId me, Handle handle) {
+  QueueState* state = StateOf(segment, handle);
+  if (state == nullptr) return;
+  const auto end_transit = [&](Handle carried) { segment.objects().EndTransit(carried, me); };
+  if (state->carries.load(std::memory_order_relaxed) != 0) VisitFrames(segment, *state, end_transit);
+  VisitChunks(segment, *state, end_transit);
+}
+
+void Recover(Segment& segment, HostId me, Handle handle, HostId dead) {
+  QueueState* state = StateOf(segment, handle);
+  if (state == nullptr) return;
+  if (state->push_lock.TakeOver(dead, me)) {
+    RepairProducerEnd(segment, *state);
+    state->push_lock.Unlock(me);
+  }
+  if (state->pop_lock.TakeOver(dead, me)) {
+    RepairConsumerEnd(*state);
+    state->pop_lock.Unlock(me);
+  }
+  // It may have died between its commit and the wake-up, or with a wake-up in hand.
+  state->readable.Recover(dead);
+  state->writable.Recover(dead);
+}
+
+void VisitTransits(Segment& segment, HostId me, Handle handle,
+                   const std::function<void(Handle)>& visit) {
+  QueueState* state = StateOf(segment, handle);
+  if (state == nullptr) return;
+  ProducerLock producers(segment, me, *state);
+  ConsumerLock consumers(segment, me, *state);
+  if (state->carries.load(std::memory_order_relaxed) != 0) VisitFrames(segment, *state, visit);
+  VisitChunks(segment, *state, visit);
+}
+
+}  // namespace
+
+void RegisterQueueKind() {
+  RegisterKind(ObjectKind::kQueue,
+               {.destroy = Destroy, .recover = Recover, .visit_transits = VisitTransits});
+}
+
+}  // namespace pyhost
