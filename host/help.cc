@@ -34,7 +34,7 @@ void PrintHelpOfPyhost(const std::vector<std::string>& argv) {
   if (!AsksForHelp(argv)) return;
   std::printf(
       "\nThis is pyhost %s: Python %s with a multiprocessing of its own.  An activated virtual environment\n"
-      "(VIRTUAL_ENV) is used unless -E or -I is given.  `pyhost -m pyhost.bench` compares it with python3.\n",
+      "(VIRTUAL_ENV) is used unless -E or -I is given.\n",
       PYHOST_VERSION, PY_VERSION);
 }
 

@@ -1,0 +1,1 @@
+"""What pyhost offers beyond the names of the standard library."""
