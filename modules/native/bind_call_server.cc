@@ -3,11 +3,10 @@
 
 #include <array>
 #include <string>
-#include <string_view>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "modules/native/bind_pool.h"
 #include "modules/native/gil_wait.h"
 #include "modules/native/pickling.h"
@@ -21,7 +20,7 @@
 namespace pyhost::native {
 namespace {
 
-std::string_view AsText(std::span<const std::byte> bytes) {
+absl::string_view AsText(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 

@@ -14,6 +14,8 @@ namespace pyhost {
 namespace {
 
 constexpr size_t kRepliesAtOnce = 64;
+// How long the leader sleeps before it looks for deaths that nobody could report.
+constexpr absl::Duration kPatience = absl::Seconds(1);
 
 absl::StatusOr<Queue> RetainQueue(Segment& segment, HostId me, uint64_t value) {
   const Handle handle = Handle::FromValue(value);
@@ -73,7 +75,7 @@ std::shared_ptr<CallGroup> CallClient::NewGroup(bool notify, bool open) {
     group->open_ = open;
     if (notify) ++notifying_;
   }
-  if (notify) progress_.NotifyAll();
+  if (notify) progress_.NotifyAll();  // WaitForFinished has something to drain for.
   return group;
 }
 
@@ -83,7 +85,7 @@ void CallClient::CloseGroup(const std::shared_ptr<CallGroup>& group) {
     group->open_ = false;
     NoteIfFinished(group);
   }
-  progress_.NotifyAll();
+  WakeWaiters();
 }
 
 absl::StatusOr<CallId> CallClient::Register(const std::shared_ptr<CallGroup>& group, uint64_t count,
@@ -115,7 +117,7 @@ void CallClient::Withdraw(CallId first, uint64_t count) {
       Deliver(CallId::FromValue(first.value() + i), absl::CancelledError("the call was not submitted"), Message());
     }
   }
-  progress_.NotifyAll();
+  WakeWaiters();
 }
 
 void CallClient::Abandon(CallGroup& group) {
@@ -154,8 +156,9 @@ void CallClient::Deliver(CallId call, absl::Status status, Message message) {
 }
 
 void CallClient::NoteIfFinished(const std::shared_ptr<CallGroup>& group) {
-  if (!group->notify_ || group->open_ || group->outstanding_ != 0) return;
-  if (notifying_ > 0) --notifying_;
+  if (!group->notify_ || group->finished_ || group->open_ || group->outstanding_ != 0) return;
+  group->finished_ = true;
+  --notifying_;
   finished_.push_back(group);
 }
 
@@ -167,11 +170,26 @@ void CallClient::DeliverAll(const absl::Status& status) {
   }
 }
 
+void CallClient::WakeWaiters() {
+  bool leading = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    leading = leading_;
+  }
+  // A message for no call.  If there is no memory for it, the leader's patience does.
+  if (leading) replies_.Push({.parts = {}, .handles = {}, .tag = 0}, Wait::Try()).IgnoreError();
+  progress_.NotifyAll();
+}
+
 // ---- Waiting -------------------------------------------------------------------------------------------------
 
 template <typename Done>
 absl::Status CallClient::Lead(Done done, Wait wait, bool* satisfied) {
-  absl::StatusOr<std::vector<Message>> messages = replies_.PopBatch(kRepliesAtOnce, wait);
+  const Wait patient{wait.deadline.AtMost(kPatience), wait.interruptible};
+  absl::StatusOr<std::vector<Message>> messages =
+      replies_.PopBatch(kRepliesAtOnce, wait.deadline.is_immediate() ? wait : patient);
+  const bool impatient = absl::IsDeadlineExceeded(messages.status()) && !wait.deadline.Expired();
+  if (impatient) CollectLost();
   {
     absl::MutexLock lock(&mutex_);
     leading_ = false;
@@ -184,7 +202,7 @@ absl::Status CallClient::Lead(Done done, Wait wait, bool* satisfied) {
     *satisfied = done();
   }
   progress_.NotifyAll();  // For the followers: their replies, or the lead.
-  return messages.status();
+  return impatient ? absl::OkStatus() : messages.status();
 }
 
 template <typename Done>
@@ -260,7 +278,7 @@ void CallClient::StopWaiting() {
     absl::MutexLock lock(&mutex_);
     stop_waiting_ = true;
   }
-  progress_.NotifyAll();
+  WakeWaiters();
 }
 
 // ---- The end -------------------------------------------------------------------------------------------------
@@ -279,7 +297,7 @@ void CallClient::Fail(const absl::Status& status) {
     refused_ = status;
     DeliverAll(status);
   }
-  progress_.NotifyAll();
+  WakeWaiters();
 }
 
 void CallClient::Terminate(const absl::Status& status) {

@@ -59,7 +59,8 @@ class CallGroup {
  private:
   friend class CallClient;
   const bool notify_;
-  bool open_ = false;  // more calls will be registered
+  bool open_ = false;      // more calls will be registered
+  bool finished_ = false;  // was handed to WaitForFinished
   bool abandoned_ = false;
   uint64_t outstanding_ = 0;
   std::deque<Arrival> arrived_;
@@ -152,6 +153,8 @@ class CallClient {
   void Deliver(CallId call, absl::Status status, Message message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DeliverAll(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Ranges::iterator FindRange(uint64_t call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Something changed that no reply tells: wakes the leader too, who sleeps on the reply queue.
+  void WakeWaiters() ABSL_LOCKS_EXCLUDED(mutex_);
   void NoteIfFinished(const std::shared_ptr<CallGroup>& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Segment& segment_;
