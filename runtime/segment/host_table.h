@@ -34,7 +34,7 @@
 namespace pyhost {
 
 struct HostRecord;
-class Segment;
+class SegmentMap;
 
 enum class HostState : uint32_t { kFree = 0, kEmbryo = 1, kRunning = 2, kEnded = 3, kRecovering = 4 };
 
@@ -44,6 +44,8 @@ enum class HostFlag : uint32_t {
   kWorker = 4,   // a pool's worker: ends with its parent
   kForked = 8,   // by its parent's own fork(): reaped by the parent
   kEngine = 16,  // a C++ process without interpreter
+  kSupervisor = 32,  // the session's supervisor
+  kServer = 64,      // a fork server
 };
 constexpr uint32_t operator|(HostFlag a, HostFlag b) {
   return static_cast<uint32_t>(a) | static_cast<uint32_t>(b);
@@ -96,11 +98,13 @@ struct EmbryoOptions {
 
 class HostTable {
  public:
-  HostTable(Segment* segment);
+  // `map` outlives the table.
+  explicit HostTable(const SegmentMap* map);
 
   uint32_t capacity() const;
+  uint32_t slots_used() const;  // only slots below this have ever been used
 
-  // Reserves a record.  ResourceExhausted (naming the limit) when all are in use.  The caller watches it.
+  // Reserves a record.  ResourceExhausted (naming the limit) when all are in use.  The parent watches it.
   absl::StatusOr<HostId> CreateEmbryo(const EmbryoOptions& options);
   // The embryo's process takes its record over: pid and start time of the calling process.
   absl::Status Adopt(HostId id);
@@ -118,7 +122,9 @@ class HostTable {
   // Asks the operating system, not the record: is the process of this host gone (or a zombie)?
   bool ProcessIsGone(HostId id) const;
 
-  // Exit word.  SetExit wakes all who wait.  `truth` overwrites what the host wrote itself.
+  // Exit word.  SetExit wakes all who wait.
+  // A host says itself how it ends (`truth` false): it still runs on and holds what it holds.  Its reaper says the
+  // `truth` when the process is gone: overwrites the word (but kLost overwrites nothing) and makes the record Ended.
   void SetExit(HostId id, ExitStatus status, bool truth);
   ExitStatus Exit(HostId id) const;  // kLost for an id whose slot was already reused
   // Waits until the host ended.  DeadlineExceeded, or the interruptible's error.
@@ -126,19 +132,26 @@ class HostTable {
   // Waits until the pid of an embryo is known, or it ended (start failed).
   absl::StatusOr<pid_t> WaitForPid(HostId id, Wait wait) const;
 
-  // Ended -> Recovering, for exactly one caller; the caller then recovers and calls FinishRecovery.
+  // Ended -> Recovering, for exactly one caller; the caller then calls ObjectTable::Recover and FinishRecovery.
   // A recoverer that dies itself is replaced: `me` names it in the record.
   bool BeginRecovery(HostId id, HostId me);
   void FinishRecovery(HostId id);
 
   // A process that keeps an id (a parent's Process object) watches it; unwatched, recovered records are reused.
+  // Watch only a host that cannot have been let go: one's own embryo, or one that somebody else watches meanwhile.
   void Watch(HostId id, HostId watcher);
   void Unwatch(HostId id, HostId watcher);
   void DropWatches(HostId dead_watcher);
 
  private:
+  // The record while it is in that life; null otherwise.
   HostRecord* RecordOf(HostId id) const;
-  Segment* segment_;
+  absl::Status NoSuchHost(HostId id) const;
+  void FillEmbryo(HostRecord& record, HostId id, const EmbryoOptions& options);
+  void StorePid(HostRecord& record, pid_t pid);
+  void FreeIfUnwatched(HostRecord& record, HostId id);
+
+  const SegmentMap* map_;
 };
 
 // The generation-checked liveness test used by lock words: false once that life of the slot has ended.

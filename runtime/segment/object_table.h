@@ -21,6 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 
 #include "absl/status/status.h"
@@ -29,17 +30,26 @@
 
 namespace pyhost {
 
-struct ObjectCell;
+class BlockAllocator;
+class HostTable;
 class Segment;
+class SegmentMap;
+struct ObjectCell;
+struct PageRun;
 
 // What a kind of object needs beyond its block: registered once per process, at static-initialisation-free
-// start-up, by the code of that kind (RegisterKind).
+// start-up, by the code of that kind (RegisterKind; an empty one for a kind that needs nothing).
+//
+// Each may run again for the same object after its caller died in it: it takes up where that one stopped, and
+// does nothing twice (a transit is ended after the step that makes the frame unreachable, never before).
 struct ObjectKindOps {
   // Called when the last holder and transit are gone, before the block is freed: drop what the state refers to.
+  // State() and Block() still work on the handle.
   void (*destroy)(Segment& segment, HostId me, Handle handle) = nullptr;
   // Called for each object a dead host held, before its bit is cleared: repair locks, undo half-done steps.
   void (*recover)(Segment& segment, HostId me, Handle handle, HostId dead) = nullptr;
-  // Adds the handles that live inside this object (frames of a queue) for a recount of transits.
+  // Visits the handles that this object carries (in the frames of a queue, chunks and parts it counted with
+  // AddTransit), once per count, under the lock under which it counts them: see AddTransit.
   void (*visit_transits)(Segment& segment, HostId me, Handle handle,
                          const std::function<void(Handle)>& visit) = nullptr;
 };
@@ -69,13 +79,15 @@ class ObjectTable {
   absl::StatusOr<std::span<std::byte>> Block(Handle handle) const;
 
   // Sets `who`'s bit.  The caller guarantees that the object is kept alive meanwhile (holds it or took it
-  // from a frame); NotFound otherwise.
+  // from a frame whose transit has not ended yet); NotFound when it is not.
   absl::Status Hold(Handle handle, HostId who);
   // Clears `who`'s bit; frees the object when nothing holds or carries it any more.
   void Drop(Handle handle, HostId who, HostId me);
   bool IsHeld(Handle handle, HostId who) const;
 
-  // A frame that carries the handle is about to be published / was taken out.
+  // A frame (or another object) that carries the handle is about to be published / was taken out.  Both are called
+  // under the lock of the carrier that also covers the publishing or taking; Add before it, End after it, so that
+  // a death in between leaves the count too high and never too low.
   absl::Status AddTransit(Handle handle);
   void EndTransit(Handle handle, HostId me);
 
@@ -83,14 +95,43 @@ class ObjectTable {
   void DuplicateHolds(HostId parent, HostId child);
   // Runs the kinds' recover, clears the bits of `dead`, frees what nobody holds, repairs the allocator.
   void Recover(HostId dead, HostId me);
-  // Recomputes all transit counts from what the queues really contain, with all queues locked.
+  // Corrects all transit counts that deaths left too high, from what the carriers really contain.  Call it after
+  // Recover of a host that did not leave by itself.  Counts that keep moving stay as they are.
+  // FailedPrecondition when an object is of a kind that this process did not register.
   absl::Status RecountTransits(HostId me);
 
-  // All live objects (for tests, usage, live view).
+  // Objects that exist (for tests, usage, live view).
+  uint32_t size() const;
   void ForEach(const std::function<void(Handle, const ObjectCell&)>& visit) const;
 
  private:
+  class Locked;
+
+  uint32_t cells_used() const;
+  ObjectCell* Find(Handle handle) const;  // Live or Dying; null otherwise
+  absl::Status NoSuchObject(Handle handle) const;
+  bool IsUnused(uint32_t index) const;
+
+  // Allocator's lock held.
+  absl::StatusOr<uint32_t> TakeCell();
+  void ReturnCell(uint32_t index);
+  void Rebuild();
+  std::optional<uint32_t> ClaimExcess(PageRun run, HostId me);
+
+  absl::StatusOr<uint32_t> Claim(ObjectKind kind, uint64_t size, HostId me);
+  void DestroyIfUnused(Handle handle, HostId me);
+  void Destroy(Handle handle, HostId me);
+  void Finish(uint32_t index, HostId me);
+  void RecoverCell(uint32_t index, HostId dead, HostId me);
+  void ClearHold(uint32_t index, HostId dead, HostId me);
+  absl::StatusOr<bool> RecountOnce(HostId me);
+  void VisitTransits(HostId me, const std::function<void(Handle)>& visit);
+
+  // Constant after construction.
   Segment* segment_;
+  const SegmentMap* map_;
+  HostTable* hosts_;
+  BlockAllocator* blocks_;
 };
 
 }  // namespace pyhost

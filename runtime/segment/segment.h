@@ -26,7 +26,8 @@ class HostTable;
 class ObjectTable;
 class BlockAllocator;
 class HandleRefs;
-struct SegmentHeader;
+class MemoryFile;
+class SegmentMap;
 
 struct SegmentOptions {
   // Bytes of block space at most; 0 = DefaultLimit().
@@ -57,7 +58,10 @@ class Segment {
   Segment(const Segment&) = delete;
   Segment& operator=(const Segment&) = delete;
 
-  int fd() const { return fd_; }  // Owned by the segment, close-on-exec.
+  // Owned by the segment, close-on-exec.
+  int fd() const;
+  // The descriptor was moved to another number by its user (who closed the old one).
+  void set_fd(int fd);
   uint64_t session_id() const;    // Random, never 0.
   HostTable& hosts() { return *hosts_; }
   ObjectTable& objects() { return *objects_; }
@@ -73,15 +77,16 @@ class Segment {
   std::byte* At(uint64_t offset, uint64_t size) const {
     return offset <= size_ && size <= size_ - offset ? base_ + offset : nullptr;
   }
+  const SegmentMap& map() const { return *map_; }
 
  private:
-  Segment() = default;
-  friend class SegmentBuilder;
+  Segment(std::unique_ptr<MemoryFile> file, const SegmentMap& map);
 
-  int fd_ = -1;
-  std::byte* base_ = nullptr;
-  uint64_t size_ = 0;
-  SegmentHeader* header_ = nullptr;
+  // Constant after construction.
+  std::unique_ptr<MemoryFile> file_;
+  std::unique_ptr<SegmentMap> map_;
+  std::byte* base_;
+  uint64_t size_;
   std::unique_ptr<HostTable> hosts_;
   std::unique_ptr<BlockAllocator> blocks_;
   std::unique_ptr<ObjectTable> objects_;

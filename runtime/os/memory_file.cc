@@ -1,0 +1,98 @@
+#include "runtime/os/memory_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/base/status_util.h"
+#include "runtime/os/memory_limit.h"
+
+namespace pyhost {
+namespace {
+
+constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+
+// The limits that can stand behind a refusal, for messages.
+std::string DescribeLimits() {
+  std::string text;
+  if (AddressSpaceLimit() != kNoLimit) {
+    absl::StrAppend(&text, ", RLIMIT_AS is ", FormatMemorySize(AddressSpaceLimit()));
+  }
+  if (FileSizeLimit() != kNoLimit) {
+    absl::StrAppend(&text, ", RLIMIT_FSIZE is ", FormatMemorySize(FileSizeLimit()));
+  }
+  return text;
+}
+
+absl::Status SizeError(int error, absl::string_view call, int fd, uint64_t size) {
+  return ErrnoStatus(error, absl::StrCat(call, " of memory file ", fd, " (", FormatMemorySize(size),
+                                         DescribeLimits(), ")"));
+}
+
+absl::Status Allocate(int fd, int mode, uint64_t offset, uint64_t size) {
+  int result;
+  do {
+    result = fallocate(fd, mode, static_cast<off_t>(offset), static_cast<off_t>(size));
+  } while (result != 0 && errno == EINTR);
+  return result == 0 ? absl::OkStatus() : SizeError(errno, "fallocate", fd, size);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<MemoryFile>> MemoryFile::Create(const char* name, uint64_t size) {
+  // Beyond RLIMIT_FSIZE the kernel sends SIGXFSZ instead of an error.
+  if (size > FileSizeLimit()) return SizeError(EFBIG, "ftruncate", -1, size);
+  std::unique_ptr<MemoryFile> file(new MemoryFile);
+  file->fd_ = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (file->fd_ < 0) return ErrnoStatus(errno, absl::StrCat("memfd_create ", name));
+  if (ftruncate(file->fd_, static_cast<off_t>(size)) != 0) return SizeError(errno, "ftruncate", file->fd_, size);
+  if (fcntl(file->fd_, F_ADD_SEALS, kSeals) != 0) {
+    return ErrnoStatus(errno, absl::StrCat("fcntl F_ADD_SEALS of memory file ", file->fd_));
+  }
+  file->size_ = size;
+  PYHOST_RETURN_IF_ERROR(file->Map());
+  return file;
+}
+
+absl::StatusOr<std::unique_ptr<MemoryFile>> MemoryFile::Attach(int fd) {
+  const int seals = fcntl(fd, F_GET_SEALS);
+  if (seals < 0 && errno == EBADF) return ErrnoStatus(EBADF, absl::StrCat("descriptor ", fd));
+  if (seals < 0) return absl::FailedPreconditionError(absl::StrCat("descriptor ", fd, " is no memory file"));
+  if ((seals & kSeals) != kSeals) {
+    return absl::FailedPreconditionError(absl::StrCat("memory file ", fd, " is not sealed"));
+  }
+  std::unique_ptr<MemoryFile> file(new MemoryFile);
+  file->fd_ = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+  if (file->fd_ < 0) return ErrnoStatus(errno, absl::StrCat("fcntl F_DUPFD_CLOEXEC of memory file ", fd));
+  struct stat info;
+  if (fstat(file->fd_, &info) != 0) return ErrnoStatus(errno, absl::StrCat("fstat of memory file ", fd));
+  file->size_ = static_cast<uint64_t>(info.st_size);
+  PYHOST_RETURN_IF_ERROR(file->Map());
+  return file;
+}
+
+absl::Status MemoryFile::Map() {
+  if (size_ == 0) return absl::FailedPreconditionError(absl::StrCat("memory file ", fd_, " is empty"));
+  void* memory = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd_, 0);
+  if (memory == MAP_FAILED) return SizeError(errno, "mmap", fd_, size_);
+  data_ = static_cast<std::byte*>(memory);
+  // Only makes core dumps smaller; a kernel that refuses it does no harm.
+  static_cast<void>(madvise(memory, size_, MADV_DONTDUMP));
+  return absl::OkStatus();
+}
+
+MemoryFile::~MemoryFile() {
+  if (data_ != nullptr) munmap(data_, size_);
+  if (fd_ >= 0) close(fd_);
+}
+
+absl::Status MemoryFile::Commit(uint64_t offset, uint64_t size) const { return Allocate(fd_, 0, offset, size); }
+
+absl::Status MemoryFile::Discard(uint64_t offset, uint64_t size) const {
+  return Allocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size);
+}
+
+}  // namespace pyhost

@@ -1,0 +1,54 @@
+// MemoryFile: an anonymous, sealed file in memory (memfd) and its mapping.  The only place that creates,
+// maps and punches shared memory.
+//
+// The file is sparse: address space and file size are taken at once, memory page by page with Commit() (or with the
+// first touch), and given back with Discard().  Close-on-exec; left out of core dumps.  Sealed against
+// shrinking and growing, so that no mapping of it ever loses ground.
+//
+// Owns descriptor and mapping; both go with it.  Thread-safe after creation.
+
+#ifndef PYHOST_RUNTIME_OS_MEMORY_FILE_H_
+#define PYHOST_RUNTIME_OS_MEMORY_FILE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace pyhost {
+
+class MemoryFile {
+ public:
+  // `name` shows up in /proc/<pid>/maps.  Errors name the call, the size, and the limit met.
+  static absl::StatusOr<std::unique_ptr<MemoryFile>> Create(const char* name, uint64_t size);
+  // Maps a duplicate of `fd`.  FailedPrecondition when it is no sealed memory file.
+  static absl::StatusOr<std::unique_ptr<MemoryFile>> Attach(int fd);
+  ~MemoryFile();
+  MemoryFile(const MemoryFile&) = delete;
+  MemoryFile& operator=(const MemoryFile&) = delete;
+
+  int fd() const { return fd_; }
+  std::byte* data() const { return data_; }
+  uint64_t size() const { return size_; }
+  // The owner moved the descriptor to another number.
+  void set_fd(int fd) { fd_ = fd; }
+
+  // Backs [offset, offset + size) by memory, so that touching it cannot fail.  ResourceExhausted when there is none.
+  absl::Status Commit(uint64_t offset, uint64_t size) const;
+  // Gives the memory back; the range reads as zeros afterwards.
+  absl::Status Discard(uint64_t offset, uint64_t size) const;
+
+ private:
+  MemoryFile() = default;
+  absl::Status Map();
+
+  int fd_ = -1;
+  std::byte* data_ = nullptr;
+  uint64_t size_ = 0;
+};
+
+}  // namespace pyhost
+
+#endif  // PYHOST_RUNTIME_OS_MEMORY_FILE_H_
