@@ -1,10 +1,13 @@
 // Barrier: `parties` threads of any hosts wait for each other, again and again.
 //
-//   phase        who is inside                         leaves it by
-//   Filling      0 ... parties-1 waiting               the last arrival -> Acting; timeout, death, Abort() -> Broken
-//   Acting       all; the last runs the action         action done -> Filling of the next round; it fails or
-//                                                      dies -> Broken
-//   Broken       nobody stays, nobody may enter        Reset() -> Filling
+//   phase        who is inside                      leaves it by                           its owner dies here
+//   Filling      0 ... parties-1 waiting            last arrival -> Acting; timeout,       -> Broken
+//                                                   Abort(), an error -> Broken
+//   Acting       all; the last runs the action      done -> Releasing; it fails -> Broken  -> Broken
+//   Releasing    all; the last tells the others     all told -> Filling, next round        the next one finishes it
+//   Broken       nobody stays, nobody may enter     Reset() -> Filling
+//
+// "Owner": a party that waits (Filling), the last to arrive (Acting, Releasing).
 //
 // python3's semantics (threading.Barrier), with one difference: nobody has to wait until the last round has
 // drained, because each waiter is released by name (wait_list.h).
@@ -29,6 +32,9 @@ namespace pyhost {
 
 class Segment;
 struct BarrierState;
+struct WaitEntry;
+
+void RegisterBarrierKind();
 
 class Barrier {
  public:
@@ -58,6 +64,16 @@ class Barrier {
   uint32_t n_waiting() const;
 
  private:
+  friend void RegisterBarrierKind();
+  class Guard;
+  absl::StatusOr<uint32_t> WaitForOthers(uint32_t index, WaitEntry& entry, uint32_t round,
+                                         Wait wait);
+  absl::StatusOr<uint32_t> ActAndRelease(uint32_t index, uint32_t round, Action action);
+  absl::Status WaitUntilReopened(Wait wait);
+  absl::Status BreakIfSomebodyDied();
+  void Recover(HostId dead);
+  absl::Status Broken() const;
+
   Barrier(Segment* segment, HostId me, Handle handle, BarrierState* state)
       : segment_(segment), me_(me), handle_(handle), state_(state) {}
 
@@ -66,8 +82,6 @@ class Barrier {
   Handle handle_;
   BarrierState* state_;
 };
-
-void RegisterBarrierKind();
 
 }  // namespace pyhost
 

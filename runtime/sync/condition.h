@@ -49,6 +49,8 @@ class Condition {
   uint32_t waiting() const;
 
  private:
+  absl::Status TakeBack(Mutex& mutex, uint32_t depth, Interruptible* interruptible);
+
   Condition(Segment* segment, HostId me, Handle handle, ConditionState* state)
       : segment_(segment), me_(me), handle_(handle), state_(state) {}
 

@@ -1,6 +1,6 @@
 // Mutex: the lock that users see, plain or recursive, shared by all hosts of a session.
 //
-// One 64-bit word tells everything; its low half is the futex:
+// One 64-bit word tells everything:
 //
 //   owner:30 | mark:1 | contended:1 || thread:32
 //   0      0            *              0        free
@@ -69,6 +69,11 @@ class Mutex {
  private:
   Mutex(Segment* segment, HostId me, Handle handle, MutexState* state)
       : segment_(segment), me_(me), handle_(handle), state_(state) {}
+
+  absl::Status AcquireSlow(uint32_t depth, Wait wait);
+  absl::Status ReleasePlain();
+  absl::Status ReleaseRecursive();
+  void Free();
 
   Segment* segment_;
   HostId me_;
