@@ -1,0 +1,99 @@
+"""A child's life in Python: from the payload that the native bootstrap holds to an exit code.
+
+A child that forkserver.connect_to_new_process() started has a payload without contents: it reads them from a pipe,
+and tells its end through another.
+"""
+
+import atexit
+import io
+import os
+import pickle
+import sys
+
+from . import guard, process, spawn, util
+
+__all__ = ['run']
+
+
+def run():
+    """Reads the payload, becomes the process it describes, runs it.  Returns the exit code; raises nothing."""
+    extras = {}
+    try:
+        child = _receive(extras)
+    except SystemExit as end:  # the main module may end the program while it is imported
+        code = process._code_of(end)
+    except KeyboardInterrupt:
+        _die_of_interrupt()
+    except BaseException as error:
+        code = 1
+        if not guard.said_before(error):
+            sys.excepthook(*sys.exc_info())
+    else:
+        code = child._bootstrap(extras['parent_sentinel'])
+    atexit._run_exitfuncs()
+    util._flush_std_streams()
+    if 'status' in extras:
+        from . import forkserver
+        forkserver.write_signed(extras['status'], code)
+    return code
+
+
+def _receive(extras):
+    """The process object; the interpreter is prepared for it, and `extras` is filled."""
+    import _pyhost
+    with memoryview(_pyhost.child_payload()) as payload:
+        preparation_size, _reserved, process_size = spawn.HEADER.unpack_from(payload)
+        start = spawn.HEADER.size
+        middle = start + preparation_size
+        end = middle + process_size
+        extras.update(pickle.loads(payload[end:]))
+        _leave_server(extras)
+        current = process.current_process()
+        current._inheriting = True
+        try:
+            if 'data' in extras:
+                child = _receive_from_pipe(extras)
+            else:
+                spawn.prepare(pickle.loads(payload[start:middle]))
+                child = _load(io.BytesIO(payload[middle:end]))
+        finally:
+            del current._inheriting
+    if extras['method'] == 'forkserver':
+        from . import random_state
+        random_state.derive_numpy(child._identity)
+    return child
+
+
+def _receive_from_pipe(extras):
+    with open(extras['data'], 'rb') as pipe:
+        extras['parent_sentinel'] = os.dup(extras['data'])
+        spawn.prepare(pickle.load(pipe))
+        return _load(pipe)
+
+
+def _leave_server(extras):
+    """Drops what modules that the fork server preloaded want done at exit: that is the server's."""
+    if extras['method'] == 'forkserver':
+        from . import forkserver
+        forkserver._forkserver._inherited_fds = extras['fds']
+        atexit._clear()
+        atexit.register(util._exit_function)
+
+
+def _load(file):
+    try:
+        return pickle.load(file)
+    except (AttributeError, ImportError) as error:
+        error.add_note(
+            'The child could not find what its parent wanted it to run.  Define it at the top level of a module, '
+            'above the line that starts the first process and outside the guard if __name__ == "__main__"; or '
+            'start children as copies of the parent: multiprocessing.set_start_method("fork").')
+        raise
+
+
+def _die_of_interrupt():
+    """Ends as a program does that did not catch KeyboardInterrupt, but says nothing: the main process speaks."""
+    import signal
+    util._flush_std_streams()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,144 @@
+"""Popen of the fork method, and the base of the other two: a child process, seen from its parent.
+
+`_child` is a _pyhost.Child: the native side reaps the process and keeps its exit in the session's host table.
+`returncode` is None until poll() or wait() has seen the end; then the exit code, or minus the signal.
+"""
+
+import atexit
+import os
+import signal
+import threading
+
+from . import process, util
+
+__all__ = ['Popen']
+
+
+class Popen:
+    """Starts `process_obj`'s child when made."""
+
+    method = 'fork'
+
+    def __init__(self, process_obj):
+        util._flush_std_streams()
+        self.returncode = None
+        self.finalizer = None
+        self._name = process_obj._name
+        self._launch(process_obj)
+
+    def duplicate_for_child(self, fd):
+        """The number that the descriptor has in the child."""
+        return fd
+
+    def poll(self, flag=os.WNOHANG):
+        """The return code, or None while the child lives; waits for it if `flag` is 0."""
+        if self.returncode is None:
+            self._note_end(self._child.poll() if flag else self._child.wait(None))
+        return self.returncode
+
+    def wait(self, timeout=None):
+        """The return code; None if the child still lives after `timeout` seconds."""
+        if self.returncode is None:
+            if timeout is not None and timeout <= 0:
+                return self.poll()
+            self._note_end(self._child.wait(timeout))
+        return self.returncode
+
+    def _note_end(self, code):
+        if code is None or self.returncode is not None:
+            return
+        self.returncode = code
+        util.info('process %s (pid %d) ended: %s', self._name, self.pid, self.exit_reason())
+
+    def exit_reason(self):
+        """How the child ended, in words; '' while it lives and after close()."""
+        child = self._child
+        return child.exit_reason() if child is not None and self.returncode is not None else ''
+
+    def _send_signal(self, signum):
+        if self.returncode is None:
+            try:
+                self._child.signal(signum)
+            except ProcessLookupError:
+                pass
+            except OSError:
+                if self.wait(timeout=0.1) is None:
+                    raise
+
+    def interrupt(self):
+        """Sends SIGINT."""
+        self._send_signal(signal.SIGINT)
+
+    def terminate(self):
+        """Sends SIGTERM."""
+        self._send_signal(signal.SIGTERM)
+
+    def kill(self):
+        """Sends SIGKILL."""
+        self._send_signal(signal.SIGKILL)
+
+    def close(self):
+        """Gives back what this object holds of the child."""
+        if self.finalizer is not None:
+            self.finalizer()
+
+    def _adopt(self, child):
+        """Stands for `child` (a _pyhost.Child, or what looks like one) from now on."""
+        self._child = child
+        self.pid = child.pid
+        self.sentinel = child.sentinel
+        self.finalizer = util.Finalize(self, child.close)
+
+    def _launch(self, process_obj):
+        import _pyhost
+        _warn_of_threads()
+        parent_end = os.pidfd_open(os.getpid())
+        child = None
+        try:
+            child = _pyhost.fork_child(process_obj._name, bool(process_obj.daemon))
+            if child is None:
+                _run_forked(process_obj, parent_end)
+        finally:
+            os.close(parent_end)
+        self._adopt(child)
+
+
+def _run_forked(process_obj, parent_end):
+    """The child's life.  Never returns: the parent's frames below us are not the child's to go on with."""
+    import _pyhost
+    code = 1
+    try:
+        atexit._clear()
+        atexit.register(util._exit_function)
+        from . import random_state
+        random_state.derive_numpy(process_obj._identity)
+        code = process_obj._bootstrap(parent_sentinel=parent_end)
+    finally:
+        try:
+            atexit._run_exitfuncs()
+            util._flush_std_streams()
+        finally:
+            _pyhost.child_exit(code)
+            os._exit(code & 0xff)
+
+
+def _warn_of_threads():
+    """Warns where threads live that the child will not have, but whose locks it will."""
+    if threading.active_count() == 1:
+        return
+    current = threading.current_thread()
+    if getattr(current, '_pyhost_internal', False):
+        return
+    others = [thread.name for thread in threading.enumerate()
+              if thread is not current and not getattr(thread, '_pyhost_internal', False)]
+    if not others:
+        return
+    import warnings
+
+    from . import guard
+    filename, line, module = guard.caller_location()
+    warnings.warn_explicit(
+        f'{process.current_process().name} (pid {os.getpid()}) forks while other threads live '
+        f'({", ".join(sorted(others))}); a lock that one of them holds stays locked in the child for ever.  '
+        'Use the start method spawn or forkserver, or fork before starting threads.',
+        RuntimeWarning, filename, line, module)
