@@ -1,0 +1,172 @@
+#include "runtime/os/launcher.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/asio/io_context.hpp>
+// Boost 1.81 uses these without including them.
+#include <boost/optional.hpp>
+#include <boost/type_traits/decay.hpp>
+#include <boost/type_traits/is_convertible.hpp>
+
+#include <boost/process/v2/posix/vfork_launcher.hpp>
+#include <boost/process/v2/process.hpp>
+#include <cerrno>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/base/status_util.h"
+#include "runtime/os/unique_fd.h"
+
+namespace pyhost {
+namespace {
+
+namespace process = boost::process::v2;
+using process::error_code;
+
+std::vector<const char*> Pointers(const std::vector<std::string>& texts) {
+  std::vector<const char*> pointers;
+  pointers.reserve(texts.size() + 1);
+  for (const std::string& text : texts) pointers.push_back(text.c_str());
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+// What we do in the new process before it becomes another program, as an initializer of Boost.Process.  The new
+// process borrows our memory but has a descriptor table of its own; nothing here allocates.
+class ChildSetup {
+ public:
+  explicit ChildSetup(const LaunchOptions& options)
+      : arguments_(Pointers(options.arguments)), descriptors_(options.descriptors), copies_(descriptors_.size(), -1) {
+    for (const LaunchOptions::Descriptor& descriptor : descriptors_) above_ = std::max(above_, descriptor.theirs + 1);
+  }
+
+  int error() const { return error_; }
+
+  template <typename AnyLauncher, typename Path>
+  error_code on_setup(AnyLauncher&, const Path&, const char* const*& command_line) {
+    command_line = arguments_.data();
+    return {};
+  }
+
+  template <typename AnyLauncher, typename Path>
+  error_code on_exec_setup(AnyLauncher&, const Path&, const char* const* (&)) {
+    if (!MarkAllCloseOnExec() || !PlaceDescriptors()) return error_code(errno, boost::system::system_category());
+    return {};
+  }
+
+  // Boost would call exit() here, and with it the exit functions of the process that lent us its memory.
+  template <typename AnyLauncher, typename Path>
+  void on_exec_error(AnyLauncher&, const Path&, const char* const* (&), const error_code& code) {
+    error_ = code.value();
+    _exit(127);
+  }
+
+ private:
+  static constexpr unsigned kCloseOnExec = 4;  // CLOSE_RANGE_CLOEXEC, Linux 5.11
+
+  bool MarkAllCloseOnExec() {
+    if (syscall(SYS_close_range, 3u, ~0u, kCloseOnExec) == 0) return true;
+    long limit = sysconf(_SC_OPEN_MAX);
+    for (int fd = 3; fd < limit; ++fd) fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return true;
+  }
+
+  // First out of each other's way, then to their places.
+  bool PlaceDescriptors() {
+    for (size_t i = 0; i < descriptors_.size(); ++i) {
+      copies_[i] = fcntl(descriptors_[i].ours, F_DUPFD_CLOEXEC, above_);
+      if (copies_[i] < 0) return false;
+    }
+    for (size_t i = 0; i < descriptors_.size(); ++i) {
+      if (dup2(copies_[i], descriptors_[i].theirs) < 0) return false;
+    }
+    return true;
+  }
+
+  std::vector<const char*> arguments_;
+  const std::vector<LaunchOptions::Descriptor>& descriptors_;
+  std::vector<int> copies_;
+  int above_ = 3;
+  int error_ = 0;
+};
+
+class ProcessLauncher final : public Launcher {
+ public:
+  absl::StatusOr<pid_t> Launch(const LaunchOptions& options) override {
+    std::vector<const char*> environment = Pointers(options.environment);
+    process::posix::vfork_launcher launcher;
+    launcher.env = environment.data();
+    for (const LaunchOptions::Descriptor& descriptor : options.descriptors) {
+      launcher.fd_whitelist.push_back(descriptor.theirs);
+    }
+    // Kept descriptors must be ordered and without repetition.
+    std::sort(launcher.fd_whitelist.begin(), launcher.fd_whitelist.end());
+    launcher.fd_whitelist.erase(std::unique(launcher.fd_whitelist.begin(), launcher.fd_whitelist.end()),
+                                launcher.fd_whitelist.end());
+    ChildSetup setup(options);
+    boost::asio::io_context context;
+    error_code error;
+    auto child = launcher(context.get_executor(), error, process::filesystem::path(options.program),
+                          std::vector<std::string>(), setup);
+    child.detach();
+    if (setup.error() != 0) return Failed(options, launcher.pid, setup.error());
+    if (launcher.pid < 0) return ErrnoStatus(error ? error.value() : EAGAIN, absl::StrCat("vfork to launch ", options.program));
+    return launcher.pid;
+  }
+
+ private:
+  static absl::Status Failed(const LaunchOptions& options, pid_t pid, int error) {
+    while (pid > 0 && waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+    }
+    return ErrnoStatus(error, absl::StrCat("launch ", options.program));
+  }
+};
+
+struct DetachedLaunch {
+  Launcher* launcher;
+  const LaunchOptions* options;
+  absl::Status status;
+};
+
+int RunIntermediate(void* argument) {
+  auto* launch = static_cast<DetachedLaunch*>(argument);
+  launch->status = launch->launcher->Launch(*launch->options).status();
+  return 0;
+}
+
+}  // namespace
+
+std::unique_ptr<Launcher> NewProcessLauncher() { return std::make_unique<ProcessLauncher>(); }
+
+absl::Status LaunchDetached(Launcher& launcher, const LaunchOptions& options) {
+  constexpr size_t kStackBytes = 256 * 1024;
+  void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+  if (stack == MAP_FAILED) return ErrnoStatus(errno, "mmap a stack to launch from");
+  DetachedLaunch launch = {&launcher, &options, absl::OkStatus()};
+  // A signal handler must not run on the borrowed memory.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, &before);
+  // No exit signal: its end sends no SIGCHLD, and only a wait that asks for such children (__WCLONE) finds it.
+  pid_t pid = clone(RunIntermediate, static_cast<char*>(stack) + kStackBytes, CLONE_VM | CLONE_VFORK, &launch);
+  int error = errno;
+  while (pid > 0 && waitpid(pid, nullptr, __WCLONE) < 0 && errno == EINTR) {
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  munmap(stack, kStackBytes);
+  return pid < 0 ? ErrnoStatus(error, absl::StrCat("clone to launch ", options.program)) : launch.status;
+}
+
+std::vector<std::string> CurrentEnvironment() {
+  std::vector<std::string> environment;
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) environment.emplace_back(*entry);
+  return environment;
+}
+
+}  // namespace pyhost

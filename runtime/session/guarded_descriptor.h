@@ -1,0 +1,42 @@
+// GuardedDescriptor: a descriptor of ours in a process whose program may close it, or use its number for something
+// else, at any time (daemons close everything they find).  Every use first asks Intact().
+//
+// Remembers which file it was; never closes a number that has become somebody else's.  Not thread-safe.
+
+#ifndef PYHOST_RUNTIME_SESSION_GUARDED_DESCRIPTOR_H_
+#define PYHOST_RUNTIME_SESSION_GUARDED_DESCRIPTOR_H_
+
+#include <sys/types.h>
+
+#include "runtime/os/unique_fd.h"
+
+namespace pyhost {
+
+class GuardedDescriptor {
+ public:
+  GuardedDescriptor() = default;
+  // Owns `fd` from now on.
+  explicit GuardedDescriptor(UniqueFd fd);
+  GuardedDescriptor(GuardedDescriptor&& other) noexcept;
+  GuardedDescriptor& operator=(GuardedDescriptor&& other) noexcept;
+  ~GuardedDescriptor();
+
+  bool Intact() const;
+  int fd() const { return fd_; }
+  // The number the file had when it was new.
+  int first_number() const { return first_number_; }
+  // Puts a duplicate of the same file in place of a lost one.  False (and nothing changes) when it is another file.
+  bool Restore(UniqueFd fd);
+  bool IsSameFile(int fd) const;
+  void Close();
+
+ private:
+  int fd_ = -1;
+  int first_number_ = -1;
+  dev_t device_ = 0;
+  ino_t inode_ = 0;
+};
+
+}  // namespace pyhost
+
+#endif  // PYHOST_RUNTIME_SESSION_GUARDED_DESCRIPTOR_H_

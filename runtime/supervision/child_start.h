@@ -1,0 +1,69 @@
+// ChildStart: one start of a child host, from the reserved record to the running process.
+//
+// Create reserves the record; what the child is to have is shared with that record while its payload is being made;
+// Commit has it started, by a fork server where one may serve and by a launch of our own otherwise.  Whatever fails,
+// nothing is left running and nothing held: the destructor aborts what was not committed.
+//
+// Used by one thread.
+
+#ifndef PYHOST_RUNTIME_SUPERVISION_CHILD_START_H_
+#define PYHOST_RUNTIME_SUPERVISION_CHILD_START_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "runtime/base/ids.h"
+#include "runtime/base/wait.h"
+#include "runtime/os/launcher.h"
+#include "runtime/session/session.h"
+#include "runtime/supervision/child_process.h"
+#include "runtime/supervision/protocol.h"
+
+namespace pyhost {
+
+class ChildStart {
+ public:
+  // `flags`: HostFlag bits.  ResourceExhausted when the host table is full.
+  static absl::StatusOr<std::unique_ptr<ChildStart>> Create(Session* session, std::string_view name, uint32_t flags);
+  ~ChildStart() { Abort(); }
+  ChildStart(const ChildStart&) = delete;
+  ChildStart& operator=(const ChildStart&) = delete;
+
+  HostId id() const { return id_; }
+  // The child will hold this object, which we hold.
+  absl::Status Share(Handle handle);
+  // The child will have this descriptor, under the same number.  It must stay open until Commit.
+  void AddDescriptor(int fd) { passed_.push_back(fd); }
+
+  // Starts it; `body` is for its Python.  Returns when its pid is known.  Errors have an errno where a system call
+  // failed, and name the limit met.
+  absl::StatusOr<std::unique_ptr<ChildProcess>> Commit(const ServerSpec& server, std::span<const std::byte> body,
+                                                       Wait wait);
+  void Abort();
+
+  // Has the server for these starts launched, if there is none yet; returns at once.
+  static absl::Status Warm(Session* session, const ServerSpec& server);
+
+ private:
+  ChildStart(Session* session, HostId id) : session_(session), id_(id) {}
+
+  absl::StatusOr<std::unique_ptr<ChildProcess>> StartByServer(uint64_t key, std::span<const int> fds, Wait wait);
+  absl::StatusOr<std::unique_ptr<ChildProcess>> StartByLaunch(const ServerSpec& server);
+  absl::StatusOr<pid_t> AwaitPid(Wait wait);
+  absl::Status WhyNotStarted() const;
+
+  Session* const session_;
+  const HostId id_;
+  std::vector<int> passed_;
+  bool ended_ = false;  // committed or aborted
+};
+
+}  // namespace pyhost
+
+#endif  // PYHOST_RUNTIME_SUPERVISION_CHILD_START_H_

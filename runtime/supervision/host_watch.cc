@@ -1,0 +1,154 @@
+#include "runtime/supervision/host_watch.h"
+
+#include <signal.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "runtime/base/crash_point.h"
+#include "runtime/os/pidfd.h"
+#include "runtime/os/process.h"
+#include "runtime/segment/object_table.h"
+#include "runtime/supervision/reaper.h"
+
+namespace pyhost {
+namespace {
+
+// Between the end of a host and its exit word lies only its reaper's wait(); a reaper that the program itself plays
+// (a user's waitpid(-1)) never writes one.
+constexpr absl::Duration kReaperStep = absl::Milliseconds(10);
+constexpr int kReaperTries = 30;
+
+// A daemon whose parent died is asked to end, then made to, all within a second.
+constexpr absl::Duration kOrphanPatience = absl::Milliseconds(400);
+
+constexpr uint32_t kServiceFlags = HostFlag::kSupervisor | HostFlag::kServer;
+constexpr uint32_t kDependentFlags = HostFlag::kDaemon | HostFlag::kWorker;
+
+}  // namespace
+
+HostWatch::HostWatch(Segment* segment, HostId me, EventLoop* loop, std::function<void()> on_end)
+    : segment_(segment), me_(me), loop_(loop), on_end_(std::move(on_end)) {}
+
+size_t HostWatch::user_hosts() const {
+  return static_cast<size_t>(
+      std::count_if(watched_.begin(), watched_.end(), [](const auto& entry) { return !entry.second.service; }));
+}
+
+void HostWatch::Add(HostId id, UniqueFd life) {
+  absl::StatusOr<HostInfo> info = segment_->hosts().Info(id);
+  // A host whose pid nobody knows yet announces itself when it runs.
+  if (!info.ok() || info->pid == 0 || info->state == HostState::kRecovering) return;
+  auto [entry, is_new] = watched_.try_emplace(id.value());
+  Watched* watched = &entry->second;
+  if (life.valid()) WatchLife(id, std::move(life), watched);
+  if (is_new) WatchProcess(id, *info, watched);
+}
+
+void HostWatch::WatchProcess(HostId id, const HostInfo& info, Watched* watched) {
+  watched->pid = info.pid;
+  watched->service = (info.flags & kServiceFlags) != 0;
+  absl::StatusOr<UniqueFd> process = OpenPidfd(info.pid);
+  bool is_it = process.ok() && !ProcessIsGone(info.pid, info.start_time);
+  if (process.ok()) watched->process = *std::move(process);
+  absl::StatusOr<EventLoop::Token> token = absl::UnavailableError("");
+  if (is_it) token = loop_->Watch(watched->process.get(), [this, id] { OnGone(id); });
+  if (token.ok()) {
+    watched->process_token = *token;
+    // Born after its parent's death.
+    bool dependent = (info.flags & kDependentFlags) != 0;
+    if (dependent && info.parent && !segment_->hosts().IsRunning(info.parent)) EndOrphan(id);
+  } else {
+    loop_->After(absl::ZeroDuration(), [this, id] { OnGone(id); });
+  }
+}
+
+void HostWatch::WatchLife(HostId id, UniqueFd life, Watched* watched) {
+  loop_->Forget(watched->life_token);
+  watched->life = std::move(life);
+  absl::StatusOr<EventLoop::Token> token = loop_->Watch(watched->life.get(), [this, id] { OnLifeEnd(id); });
+  watched->life_token = token.ok() ? *token : 0;
+}
+
+void HostWatch::OnLifeEnd(HostId id) {
+  auto found = watched_.find(id.value());
+  if (found == watched_.end()) return;
+  loop_->Forget(std::exchange(found->second.life_token, 0));
+  found->second.life.reset();
+  if (PidfdIsReadable(found->second.process.get())) return;  // it ended: OnGone
+  struct stat file = {};
+  // A program that closes all its descriptors still has the segment in its memory; another program has not.
+  if (fstat(segment_->fd(), &file) != 0 || ProcessMaps(found->second.pid, file.st_dev, file.st_ino)) return;
+  segment_->hosts().SetExit(id, {ExitStatus::Kind::kExited, 0}, /*truth=*/false);
+  Finish(id);
+}
+
+void HostWatch::OnGone(HostId id) {
+  auto found = watched_.find(id.value());
+  if (found == watched_.end()) return;
+  loop_->Forget(std::exchange(found->second.process_token, 0));
+  if (std::optional<int> status = ZombieWaitStatus(found->second.pid)) {
+    segment_->hosts().SetExit(id, ExitStatusOfWait(*status), /*truth=*/true);
+  }
+  AwaitExitWord(id, kReaperTries);
+}
+
+void HostWatch::AwaitExitWord(HostId id, int tries_left) {
+  if (!segment_->hosts().Exit(id).ended() && tries_left > 0) {
+    loop_->After(kReaperStep, [this, id, tries_left] { AwaitExitWord(id, tries_left - 1); });
+    return;
+  }
+  Finish(id);
+}
+
+void HostWatch::OnReaped(pid_t pid, ExitStatus status) {
+  for (const HostInfo& info : segment_->hosts().List()) {
+    bool ours = info.pid == pid && (info.state == HostState::kEmbryo || info.state == HostState::kRunning);
+    if (ours) segment_->hosts().SetExit(info.id, status, /*truth=*/true);
+  }
+}
+
+void HostWatch::Finish(HostId id) {
+  auto found = watched_.find(id.value());
+  if (found == watched_.end()) return;
+  loop_->Forget(found->second.process_token);
+  loop_->Forget(found->second.life_token);
+  watched_.erase(found);
+  if (!segment_->hosts().Exit(id).ended()) segment_->hosts().SetExit(id, {ExitStatus::Kind::kLost, 0}, /*truth=*/false);
+  PYHOST_CRASH_POINT("supervisor-before-recovery");
+  Recover(id);
+  EndOrphansOf(id);
+  on_end_();
+}
+
+void HostWatch::Recover(HostId id) {
+  HostTable& hosts = segment_->hosts();
+  if (!hosts.BeginRecovery(id, me_)) return;
+  segment_->objects().Recover(id, me_);
+  hosts.DropWatches(id);
+  hosts.FinishRecovery(id);
+}
+
+void HostWatch::EndOrphansOf(HostId parent) {
+  for (const HostInfo& info : segment_->hosts().List()) {
+    if (!(info.parent == parent) || (info.flags & kDependentFlags) == 0 || info.exit.ended()) continue;
+    EndOrphan(info.id);
+  }
+}
+
+void HostWatch::EndOrphan(HostId id) {
+  Kill(id, SIGTERM);
+  loop_->After(kOrphanPatience, [this, id] { Kill(id, SIGKILL); });
+}
+
+void HostWatch::Kill(HostId id, int signal) {
+  auto found = watched_.find(id.value());
+  if (found != watched_.end() && found->second.process.valid()) {
+    SendSignal(found->second.process.get(), signal).IgnoreError();  // NotFound: it was quicker
+  }
+}
+
+}  // namespace pyhost

@@ -1,0 +1,76 @@
+#include "runtime/supervision/server_profile.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <sstream>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/base/status_util.h"
+
+namespace pyhost {
+namespace {
+
+constexpr const char* kNamespaces[] = {"user", "mnt",  "pid_for_children", "net", "ipc", "uts",
+                                       "cgroup", "time_for_children"};
+
+void Mix(uint64_t value, uint64_t* hash) {
+  for (int shift = 0; shift < 64; shift += 8) *hash = (*hash ^ ((value >> shift) & 0xff)) * 0x100000001b3;
+}
+
+void MixFile(const std::string& path, uint64_t* hash) {
+  struct stat file = {};
+  // One that does not exist on this kernel counts as the same everywhere.
+  if (stat(path.c_str(), &file) != 0) return;
+  Mix(file.st_dev, hash);
+  Mix(file.st_ino, hash);
+}
+
+}  // namespace
+
+absl::StatusOr<ServerProfile> ServerProfile::Capture(const ProcessStatus& status) {
+  ServerProfile profile;
+  profile.identity = 0xcbf29ce484222325;
+  for (unsigned char byte : status.credentials) Mix(byte, &profile.identity);
+  for (const char* name : kNamespaces) MixFile(absl::StrCat("/proc/thread-self/ns/", name), &profile.identity);
+  MixFile("/", &profile.identity);
+  errno = 0;
+  profile.nice = getpriority(PRIO_PROCESS, 0);
+  if (errno != 0) return ErrnoStatus(errno, "getpriority");
+  for (int resource = 0; resource < RLIM_NLIMITS; ++resource) {
+    rlimit limit = {};
+    if (getrlimit(static_cast<__rlimit_resource>(resource), &limit) != 0) {
+      return ErrnoStatus(errno, absl::StrCat("getrlimit of resource ", resource));
+    }
+    profile.hard_limits[resource] = limit.rlim_max;
+  }
+  return profile;
+}
+
+bool ServerProfile::CanServe(const ServerProfile& starter) const {
+  if (identity != starter.identity || nice > starter.nice) return false;
+  for (int resource = 0; resource < RLIM_NLIMITS; ++resource) {
+    if (hard_limits[resource] < starter.hard_limits[resource]) return false;
+  }
+  return true;
+}
+
+std::string ServerProfile::ToArgument() const {
+  std::string text = absl::StrCat(identity, ",", nice);
+  for (rlim_t limit : hard_limits) absl::StrAppend(&text, ",", limit);
+  return text;
+}
+
+absl::StatusOr<ServerProfile> ServerProfile::FromArgument(std::string_view argument) {
+  std::istringstream stream{std::string(argument)};
+  ServerProfile profile;
+  char comma;
+  stream >> profile.identity >> comma >> profile.nice;
+  for (rlim_t& limit : profile.hard_limits) stream >> comma >> limit;
+  if (!stream) return absl::InvalidArgumentError(absl::StrCat("not a server profile: ", std::string(argument)));
+  return profile;
+}
+
+}  // namespace pyhost

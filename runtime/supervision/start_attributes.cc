@@ -1,0 +1,212 @@
+#include "runtime/supervision/start_attributes.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/base/status_util.h"
+#include "runtime/os/launcher.h"
+#include "runtime/os/unix_socket.h"
+#include "runtime/supervision/process_status.h"
+#include "runtime/supervision/wire.h"
+
+namespace pyhost {
+namespace {
+
+constexpr uint64_t SignalBit(int signal) { return uint64_t{1} << (signal - 1); }
+
+// A signal number is kept by the C library (its threads use 32 and 33), or cannot be changed at all.
+bool IsReserved(int signal) { return signal == SIGKILL || signal == SIGSTOP || (signal >= 32 && signal < SIGRTMIN); }
+
+std::string_view NameOf(const std::string& entry) { return std::string_view(entry).substr(0, entry.find('=')); }
+
+}  // namespace
+
+absl::StatusOr<StartAttributes> StartAttributes::Capture(const ProcessStatus& status) {
+  StartAttributes attributes;
+  attributes.umask = status.umask;
+  attributes.ignored_signals = status.ignored_signals;
+  attributes.blocked_signals = status.blocked_signals;
+  errno = 0;
+  attributes.nice = getpriority(PRIO_PROCESS, 0);
+  if (errno != 0) return ErrnoStatus(errno, "getpriority");
+  for (int resource = 0; resource < RLIM_NLIMITS; ++resource) {
+    if (getrlimit(static_cast<__rlimit_resource>(resource), &attributes.limits[resource]) != 0) {
+      return ErrnoStatus(errno, absl::StrCat("getrlimit of resource ", resource));
+    }
+  }
+  // More CPUs than a cpu_set_t holds: EINVAL; then children run where their server runs, on all of them.
+  CPU_ZERO(&attributes.affinity);
+  if (sched_getaffinity(0, sizeof(attributes.affinity), &attributes.affinity) != 0 && errno != EINVAL) {
+    return ErrnoStatus(errno, "sched_getaffinity");
+  }
+  attributes.environment = CurrentEnvironment();
+  return attributes;
+}
+
+std::string StartAttributes::Encode() const {
+  WireWriter writer;
+  writer.Number(umask);
+  writer.Number(ignored_signals);
+  writer.Number(blocked_signals);
+  writer.Number(static_cast<uint64_t>(nice));
+  for (const rlimit& limit : limits) {
+    writer.Number(limit.rlim_cur);
+    writer.Number(limit.rlim_max);
+  }
+  writer.Text({reinterpret_cast<const char*>(&affinity), sizeof(affinity)});
+  writer.Texts(environment);
+  writer.Number(descriptors.size());
+  for (int number : descriptors) writer.Number(static_cast<uint64_t>(number));
+  return writer.Take();
+}
+
+absl::StatusOr<StartAttributes> StartAttributes::Decode(std::string_view bytes) {
+  WireReader reader(bytes);
+  StartAttributes attributes;
+  attributes.umask = static_cast<uint32_t>(reader.Number());
+  attributes.ignored_signals = reader.Number();
+  attributes.blocked_signals = reader.Number();
+  attributes.nice = static_cast<int>(reader.Number());
+  for (rlimit& limit : attributes.limits) {
+    limit.rlim_cur = reader.Number();
+    limit.rlim_max = reader.Number();
+  }
+  std::string_view cpus = reader.Text();
+  if (cpus.size() == sizeof(cpu_set_t)) std::memcpy(&attributes.affinity, cpus.data(), cpus.size());
+  attributes.environment = reader.Texts();
+  for (uint64_t left = reader.Number(); left > 0 && reader.ok(); --left) {
+    attributes.descriptors.push_back(static_cast<int>(reader.Number()));
+  }
+  if (!reader.ok()) return absl::DataLossError("the attributes of a start are cut off");
+  return attributes;
+}
+
+absl::Status StartAttributes::Apply(std::vector<UniqueFd> received) const {
+  PYHOST_RETURN_IF_ERROR(PlaceDescriptors(std::move(received)));
+  ApplyEnvironment();
+  ApplySignals();
+  ::umask(umask);
+  PYHOST_RETURN_IF_ERROR(ApplyScheduling());
+  return ApplyLimits();
+}
+
+// `received` lies at high numbers; a target that happens to be one of those moves it out of the way first.
+absl::Status StartAttributes::PlaceDescriptors(std::vector<UniqueFd> received) const {
+  if (received.size() != descriptors.size()) {
+    return absl::DataLossError(absl::StrCat("a start came with ", received.size(), " descriptors instead of ",
+                                            descriptors.size()));
+  }
+  int above = kInternalDescriptorBase;
+  for (int number : descriptors) above = std::max(above, number + 1);
+  for (UniqueFd& fd : received) {
+    if (fd.get() >= above) continue;
+    PYHOST_ASSIGN_OR_RETURN(fd, DuplicateHigh(fd.get(), above));
+  }
+  for (int standard = 0; standard <= 2; ++standard) {
+    if (std::find(descriptors.begin(), descriptors.end(), standard) == descriptors.end()) close(standard);
+  }
+  for (size_t i = 0; i < received.size(); ++i) {
+    if (descriptors[i] == kWorkingDirectory) {
+      if (fchdir(received[i].get()) != 0) return ErrnoStatus(errno, "fchdir to the starter's working directory");
+    } else if (dup2(received[i].get(), descriptors[i]) < 0) {
+      return ErrnoStatus(errno, absl::StrCat("dup2 to descriptor ", descriptors[i]));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void StartAttributes::ApplyEnvironment() const {
+  std::vector<std::string> current = CurrentEnvironment();
+  if (current == environment) return;
+  clearenv();
+  for (const std::string& entry : environment) {
+    size_t equals = entry.find('=');
+    if (equals == std::string::npos || equals == 0) continue;  // nothing getenv() could find
+    setenv(std::string(NameOf(entry)).c_str(), entry.c_str() + equals + 1, 1);
+  }
+}
+
+void StartAttributes::ApplySignals() const {
+  for (int signal = 1; signal < NSIG; ++signal) {
+    if (IsReserved(signal)) continue;
+    struct sigaction action = {};
+    if (sigaction(signal, nullptr, &action) != 0) continue;
+    bool ignored = action.sa_handler == SIG_IGN;
+    bool wanted = (ignored_signals & SignalBit(signal)) != 0;
+    if (ignored == wanted) continue;
+    action = {};
+    action.sa_handler = wanted ? SIG_IGN : SIG_DFL;
+    sigaction(signal, &action, nullptr);
+  }
+}
+
+absl::Status StartAttributes::ApplySignalMask() const {
+  sigset_t mask;
+  sigemptyset(&mask);
+  for (int signal = 1; signal < NSIG; ++signal) {
+    if ((blocked_signals & SignalBit(signal)) != 0 && !IsReserved(signal)) sigaddset(&mask, signal);
+  }
+  int error = pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+  return error == 0 ? absl::OkStatus() : ErrnoStatus(error, "pthread_sigmask");
+}
+
+absl::Status StartAttributes::ApplyScheduling() const {
+  errno = 0;
+  int current = getpriority(PRIO_PROCESS, 0);
+  if (current != nice && setpriority(PRIO_PROCESS, 0, nice) != 0) {
+    return ErrnoStatus(errno, absl::StrCat("setpriority from nice ", current, " to ", nice));
+  }
+  cpu_set_t now;
+  CPU_ZERO(&now);
+  if (CPU_COUNT(&affinity) == 0 || sched_getaffinity(0, sizeof(now), &now) != 0 || CPU_EQUAL(&now, &affinity)) {
+    return absl::OkStatus();
+  }
+  if (sched_setaffinity(0, sizeof(affinity), &affinity) == 0) return absl::OkStatus();
+  return ErrnoStatus(errno, absl::StrCat("sched_setaffinity to ", CPU_COUNT(&affinity), " CPUs"));
+}
+
+// Last, because a lower limit may forbid what comes before.
+absl::Status StartAttributes::ApplyLimits() const {
+  for (int resource = 0; resource < RLIM_NLIMITS; ++resource) {
+    rlimit now = {};
+    const rlimit& wanted = limits[resource];
+    auto number = static_cast<__rlimit_resource>(resource);
+    if (getrlimit(number, &now) == 0 && now.rlim_cur == wanted.rlim_cur && now.rlim_max == wanted.rlim_max) continue;
+    if (setrlimit(number, &wanted) != 0) {
+      return ErrnoStatus(errno, absl::StrCat("setrlimit of resource ", resource, " to ", wanted.rlim_cur, " of at most ",
+                                             wanted.rlim_max));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StartDescriptors> StartDescriptors::Open(std::span<const int> passed) {
+  StartDescriptors result;
+  UniqueFd here(open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!here.valid()) return ErrnoStatus(errno, "open the working directory");
+  PYHOST_ASSIGN_OR_RETURN(result.working_directory_, MoveToHighNumber(std::move(here)));
+  result.numbers_ = {StartAttributes::kWorkingDirectory};
+  result.fds_ = {result.working_directory_.get()};
+  for (int standard = 0; standard <= 2; ++standard) {
+    if (fcntl(standard, F_GETFD) < 0) continue;
+    result.numbers_.push_back(standard);
+    result.fds_.push_back(standard);
+  }
+  for (int fd : passed) {
+    if (std::find(result.numbers_.begin(), result.numbers_.end(), fd) != result.numbers_.end()) continue;
+    if (fcntl(fd, F_GETFD) < 0) return ErrnoStatus(EBADF, absl::StrCat("pass descriptor ", fd, " to a new process"));
+    result.numbers_.push_back(fd);
+    result.fds_.push_back(fd);
+  }
+  return result;
+}
+
+}  // namespace pyhost

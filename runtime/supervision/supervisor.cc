@@ -1,0 +1,128 @@
+#include "runtime/supervision/supervisor.h"
+
+#include <sys/prctl.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <span>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "runtime/base/status_util.h"
+#include "runtime/os/unix_socket.h"
+#include "runtime/supervision/reaper.h"
+
+namespace pyhost {
+namespace {
+
+// A forked child whose parent is dead may take this long until it says who it is.
+constexpr absl::Duration kEmbryoGrace = absl::Seconds(5);
+// Servers end by themselves when their socket closes; what they preloaded may have exit functions.
+constexpr absl::Duration kServerPatience = absl::Seconds(2);
+
+}  // namespace
+
+Supervisor::Supervisor(const SessionTicket& ticket, UniqueFd control) : ticket_(ticket), control_(std::move(control)) {}
+
+absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Create(const SessionTicket& ticket, UniqueFd control,
+                                                               Launcher* launcher) {
+  std::unique_ptr<Supervisor> supervisor(new Supervisor(ticket, std::move(control)));
+  Supervisor* self = supervisor.get();
+  if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0) return ErrnoStatus(errno, "prctl(PR_SET_CHILD_SUBREAPER)");
+  PYHOST_ASSIGN_OR_RETURN(self->segment_, Segment::Attach(ticket.segment_fd));
+  PYHOST_RETURN_IF_ERROR(self->segment_->hosts().Adopt(ticket.me));
+  PYHOST_ASSIGN_OR_RETURN(self->loop_, EventLoop::Create());
+  self->watch_ = std::make_unique<HostWatch>(self->segment_.get(), ticket.me, self->loop_.get(),
+                                             [self] { self->ConsiderEnd(); });
+  self->servers_ = std::make_unique<ServerSet>(self->segment_.get(), ticket, launcher, self->loop_.get(),
+                                               self->watch_.get());
+  PYHOST_RETURN_IF_ERROR(self->Watch());
+  return supervisor;
+}
+
+absl::Status Supervisor::Watch() {
+  PYHOST_ASSIGN_OR_RETURN(children_, OpenChildSignal());
+  PYHOST_RETURN_IF_ERROR(loop_->Watch(children_.get(), [this] { OnChildren(); }).status());
+  PYHOST_RETURN_IF_ERROR(loop_->Watch(control_.get(), [this] { OnControl(); }).status());
+  watch_->Add(ticket_.root, UniqueFd());
+  return absl::OkStatus();
+}
+
+absl::Status Supervisor::Run() {
+  while (!done_) {
+    PYHOST_RETURN_IF_ERROR(loop_->RunOnce());
+  }
+  return EndServers();
+}
+
+void Supervisor::OnControl() {
+  for (;;) {
+    ControlMessage message = {};
+    auto received = ReceiveDatagram(control_.get(), std::as_writable_bytes(std::span(&message, 1)));
+    if (absl::IsDataLoss(received.status())) continue;  // no message of ours
+    if (!received.ok() || received->would_block || received->end_of_file) return;
+    if (received->size != sizeof(message)) continue;
+    if (message.type == MessageType::kStart && !received->descriptors.ok()) {
+      servers_->Fail(HostId::FromValue(message.host), Annotate(received->descriptors, "the supervisor"));
+    } else {
+      OnMessage(message, std::move(received->fds));
+    }
+  }
+}
+
+void Supervisor::OnMessage(const ControlMessage& message, std::vector<UniqueFd> fds) {
+  switch (message.type) {
+    case MessageType::kWatch:
+      watch_->Add(HostId::FromValue(message.host), fds.empty() ? UniqueFd() : std::move(fds[0]));
+      break;
+    case MessageType::kStart:
+      servers_->Start(message, std::move(fds));
+      break;
+    case MessageType::kWarm:
+      servers_->Warm(message, std::move(fds));
+      break;
+    default:
+      break;
+  }
+}
+
+void Supervisor::OnChildren() {
+  ReapChildren(children_.get(), [this](pid_t pid, ExitStatus status) {
+    if (!servers_->OnReaped(pid, status)) watch_->OnReaped(pid, status);
+  });
+}
+
+bool Supervisor::AnyEmbryo() const {
+  std::vector<HostInfo> hosts = segment_->hosts().List();
+  return std::any_of(hosts.begin(), hosts.end(),
+                     [](const HostInfo& info) { return info.state == HostState::kEmbryo && info.pid == 0; });
+}
+
+void Supervisor::ConsiderEnd() {
+  if (watch_->user_hosts() > 0) return;
+  OnControl();  // somebody may have announced itself just before the last one died
+  if (watch_->user_hosts() > 0 || !servers_->idle()) return;
+  if (grace_over_ || !AnyEmbryo()) {
+    done_ = true;
+    return;
+  }
+  if (std::exchange(grace_running_, true)) return;
+  loop_->After(kEmbryoGrace, [this] {
+    grace_over_ = true;
+    ConsiderEnd();
+    grace_over_ = grace_running_ = false;
+  });
+}
+
+absl::Status Supervisor::EndServers() {
+  servers_->CloseAll();
+  bool late = false;
+  loop_->After(kServerPatience, [&] { late = true; });
+  while (servers_->running() > 0 && !late) {
+    PYHOST_RETURN_IF_ERROR(loop_->RunOnce());
+  }
+  servers_->KillAll();
+  return absl::OkStatus();
+}
+
+}  // namespace pyhost
