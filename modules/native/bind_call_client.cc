@@ -666,6 +666,17 @@ PyObject* ClientWaitFinished(PyObject* self, PyObject*) {
   return keys.release();
 }
 
+PyObject* ClientWaitForRoom(PyObject* self, PyObject* args) {
+  unsigned long long calls = 0;
+  if (!PyArg_ParseTuple(args, "K:wait_for_room", &calls)) return nullptr;
+  CallClient* client = UseClient(self);
+  if (client == nullptr) return nullptr;
+  GilWait gil;
+  const absl::Status status = client->WaitForRoom(calls, gil.Until(Deadline::Never()));
+  if (!status.ok()) return SetError(status);
+  Py_RETURN_NONE;
+}
+
 PyObject* ClientStopWaiting(PyObject* self, PyObject*) {
   CallClient* client = UseClient(self);
   if (client == nullptr) return nullptr;
@@ -693,13 +704,6 @@ PyObject* ClientTerminate(PyObject* self, PyObject* args) {
   return EndClient(self, args, "s:terminate", &CallClient::Terminate);
 }
 PyObject* ClientFail(PyObject* self, PyObject* args) { return EndClient(self, args, "s:fail", &CallClient::Fail); }
-
-PyObject* ClientCollectLost(PyObject* self, PyObject*) {
-  CallClient* client = UseClient(self);
-  if (client == nullptr) return nullptr;
-  client->CollectLost();
-  Py_RETURN_NONE;
-}
 
 PyObject* ClientStats(PyObject* self, PyObject*) {
   CallClient* client = UseClient(self);
@@ -732,6 +736,11 @@ PyObject* ClientQueued(PyObject* self, void*) {
   return client == nullptr ? nullptr : PyLong_FromUnsignedLongLong(client->queued());
 }
 
+PyObject* ClientAnswered(PyObject* self, void*) {
+  CallClient* client = UseClient(self);
+  return client == nullptr ? nullptr : PyLong_FromUnsignedLongLong(client->answered());
+}
+
 PyMethodDef kClientMethods[] = {
     {"call", ClientCall, METH_VARARGS, "call(function, args=(), kwds=None) -> (ok, value)"},
     {"submit", ClientSubmit, METH_VARARGS, "submit(function, args=(), kwds=None, notify=False) -> Calls"},
@@ -740,11 +749,12 @@ PyMethodDef kClientMethods[] = {
     {"open_calls", ClientOpenCalls, METH_O, "open_calls(function) -> Calls to extend"},
     {"wait_finished", ClientWaitFinished, METH_NOARGS,
      "wait_finished() -> keys of submissions with `notify` that finished; None when there is nothing to wait for"},
+    {"wait_for_room", ClientWaitForRoom, METH_VARARGS,
+     "wait_for_room(calls): waits until fewer calls than that wait for a worker"},
     {"stop_waiting", ClientStopWaiting, METH_NOARGS, "stop_waiting(): wait_finished() ends when nothing is left"},
     {"close", ClientClose, METH_NOARGS, "close(): no new calls; workers end when the queue is drained"},
     {"terminate", ClientTerminate, METH_VARARGS, "terminate(reason): outstanding calls end with this reason"},
     {"fail", ClientFail, METH_VARARGS, "fail(reason): there are no workers; calls end with this reason"},
-    {"collect_lost", ClientCollectLost, METH_NOARGS, "collect_lost(): looks for calls that died unreported"},
     {"stats", ClientStats, METH_NOARGS, "stats() -> one dict a worker"},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -752,6 +762,7 @@ PyGetSetDef kClientProperties[] = {
     {"server", ClientServer, nullptr, "a CallServer for a new worker", nullptr},
     {"outstanding", ClientOutstanding, nullptr, "calls that have not arrived", nullptr},
     {"queued", ClientQueued, nullptr, "calls that no worker has taken", nullptr},
+    {"answered", ClientAnswered, nullptr, "replies of any kind since the pool began", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
 PyType_Slot kClientSlots[] = {

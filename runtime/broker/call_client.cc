@@ -183,6 +183,13 @@ void CallClient::WakeWaiters() {
 
 // ---- Waiting -------------------------------------------------------------------------------------------------
 
+void CallClient::DeliverReplies(std::vector<Message> messages) {
+  for (Message& message : messages) {
+    const CallId call = CallId::FromValue(message.tag());
+    Deliver(call, absl::OkStatus(), std::move(message));
+  }
+}
+
 template <typename Done>
 absl::Status CallClient::Lead(Done done, Wait wait, bool* satisfied) {
   const Wait patient{wait.deadline.AtMost(kPatience), wait.interruptible};
@@ -193,12 +200,7 @@ absl::Status CallClient::Lead(Done done, Wait wait, bool* satisfied) {
   {
     absl::MutexLock lock(&mutex_);
     leading_ = false;
-    if (messages.ok()) {
-      for (Message& message : *messages) {
-        const CallId call = CallId::FromValue(message.tag());
-        Deliver(call, absl::OkStatus(), std::move(message));
-      }
-    }
+    if (messages.ok()) DeliverReplies(*std::move(messages));
     *satisfied = done();
   }
   progress_.NotifyAll();  // For the followers: their replies, or the lead.
@@ -235,6 +237,11 @@ absl::Status CallClient::WaitForArrival(CallGroup& group, Wait wait) {
 
 absl::Status CallClient::WaitForAll(CallGroup& group, Wait wait) {
   return Await([&] { return group.outstanding_ == 0 && !group.open_; }, wait);
+}
+
+absl::Status CallClient::WaitForRoom(uint64_t calls, Wait wait) {
+  // A call was taken some time before its reply comes, so a look with each reply is soon enough.
+  return Await([&] { return calls_.depth() < calls || !refused_.ok(); }, wait);
 }
 
 std::vector<Arrival> CallClient::Take(CallGroup& group, size_t max) {
@@ -307,15 +314,29 @@ void CallClient::Terminate(const absl::Status& status) {
 }
 
 void CallClient::CollectLost() {
+  std::vector<std::pair<CallId, HostId>> lost;
   const uint64_t popped = calls_.popped();  // Before the hands: pool_state.h, invariant (3).
-  absl::MutexLock lock(&mutex_);
   for (const Hand& hand : view_.hands) {
     const HostId worker = HostId::FromValue(hand.worker.load(std::memory_order_acquire));
     if (!worker || segment_.hosts().IsRunning(worker)) continue;
     const uint64_t claim = hand.claim.load(std::memory_order_acquire);
     if (claim == 0 || claim > popped) continue;
-    Deliver(CallId::FromValue(hand.call.load(std::memory_order_acquire)),
-            absl::AbortedError(absl::StrCat(worker.ToString(), " ", segment_.hosts().Exit(worker).ToString())),
+    lost.emplace_back(CallId::FromValue(hand.call.load(std::memory_order_acquire)), worker);
+  }
+  if (lost.empty()) return;
+  // A reply that a worker pushed before it died counts: it is in the queue by now.
+  absl::StatusOr<std::vector<Message>> replies = replies_.PopBatch(kRepliesAtOnce, Wait::Try());
+  while (replies.ok()) {
+    absl::MutexLock lock(&mutex_);
+    DeliverReplies(*std::move(replies));
+    replies = replies_.PopBatch(kRepliesAtOnce, Wait::Try());
+  }
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [call, worker] : lost) {
+    const absl::StatusOr<HostInfo> info = segment_.hosts().Info(worker);
+    Deliver(call,
+            absl::AbortedError(absl::StrCat(info.ok() ? info->Describe() : worker.ToString(), " ",
+                                            segment_.hosts().Exit(worker).ToString())),
             Message());
   }
 }

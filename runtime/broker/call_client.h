@@ -99,6 +99,8 @@ class CallClient {
   absl::StatusOr<CallId> Register(const std::shared_ptr<CallGroup>& group, uint64_t count, uint64_t first_index);
   // Pushes registered calls (tag = CallId), in order.  Returns how many were pushed; `*status` says why it stopped.
   size_t Push(std::span<const MessageView> calls, Wait wait, absl::Status* status);
+  // Waits until fewer than `calls` calls wait for a worker, or no call is taken any more.
+  absl::Status WaitForRoom(uint64_t calls, Wait wait);
   // These registered calls were not pushed: they arrive as Cancelled.
   void Withdraw(CallId first, uint64_t count);
   // Nobody will take this group's outcomes: they are dropped as they arrive.
@@ -123,10 +125,9 @@ class CallClient {
   void Terminate(const absl::Status& status);
   // The pool has no workers and gets no more: outstanding calls arrive with `status`, new ones are refused with it.
   void Fail(const absl::Status& status);
-  // Looks through the hands for calls of dead workers that recovery could not report (no memory).
-  void CollectLost();
-
   uint64_t outstanding() const;
+  // Replies of any kind since the pool began.
+  uint64_t answered() const { return replies_.popped() + replies_.depth(); }
   // Calls no worker has taken yet.
   uint64_t queued() const { return calls_.depth(); }
   // What this worker is running; none when idle, or not a worker of this pool.
@@ -150,6 +151,9 @@ class CallClient {
   absl::Status Await(Done done, Wait wait);
   template <typename Done>
   absl::Status Lead(Done done, Wait wait, bool* satisfied);
+  void DeliverReplies(std::vector<Message> messages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The leader's: looks through the hands for calls of dead workers that recovery could not report (no memory).
+  void CollectLost() ABSL_LOCKS_EXCLUDED(mutex_);
   void Deliver(CallId call, absl::Status status, Message message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DeliverAll(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Ranges::iterator FindRange(uint64_t call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -1,0 +1,201 @@
+"""The workers of one pool: started, replaced when they end, ended with the pool.
+
+A crew outlives its Pool object (a dropped pool is ended by its finalizer), so it never refers to it.
+
+  RUN         the number of workers is kept
+  CLOSE       workers end when the call queue is drained; those that end before are replaced as long as calls wait
+  TERMINATE   workers are ended; `done` is set when the last is gone
+
+Thread-safe: `_lock` guards `workers` and `state`; the service thread (pool_service.py) calls maintain().
+"""
+
+import threading
+import time
+
+from . import pool_service, util
+from .pool_worker import worker
+
+__all__ = ['Crew', 'RUN', 'CLOSE', 'TERMINATE']
+
+RUN = 'RUN'
+CLOSE = 'CLOSE'
+TERMINATE = 'TERMINATE'
+
+# Seconds that a worker has for its end after SIGTERM.
+_GRACE = 2.0
+
+
+class Crew:
+    """`limit` workers that serve `client`'s calls; `restarts` is (deaths, seconds), see _Deaths."""
+
+    def __init__(self, client, limit, make_process, initializer, initargs, maxtasks, restarts):
+        self.client = client
+        self.limit = limit
+        self.workers = []
+        self.state = RUN
+        self.failure = None  # why there are no workers any more
+        self.done = threading.Event()
+        self._make_process = make_process
+        self._server = client.server
+        self._initializer = initializer
+        self._initargs = initargs
+        self._maxtasks = maxtasks
+        self._deaths = _Deaths(*restarts)
+        self._lock = threading.RLock()
+        self._feeding = 0  # threads that will submit calls even after close()
+
+    def start(self):
+        """Starts the workers; when one cannot be started the others are ended again."""
+        try:
+            self.repopulate()
+        except BaseException:
+            for process in self.workers:
+                if process.exitcode is None:
+                    process.terminate()
+            for process in self.workers:
+                process.join()
+            self.client.terminate('the pool could not be started')
+            raise
+        pool_service.add(self)
+
+    def repopulate(self):
+        """Starts as many workers as are missing."""
+        with self._lock:
+            for _ in range(self.limit - len(self.workers)):
+                self._start_worker()
+
+    def _start_worker(self):
+        process = self._make_process(target=worker, args=(
+            self._server, self._initializer, self._initargs, self._maxtasks))
+        process.name = process.name.replace('Process', 'PoolWorker')
+        process.daemon = True
+        process._pyhost_worker = True
+        process.start()
+        self.workers.append(process)
+        util.debug('added worker')
+
+    def sentinels(self):
+        """Descriptors that become readable when a worker ends."""
+        with self._lock:
+            return [process.sentinel for process in self.workers]
+
+    def maintain(self):
+        """Forgets the workers that have ended, and starts others where they are needed."""
+        with self._lock:
+            if not self._remove_ended() and self.workers:
+                return
+            if self.failure is None and self._is_needed():
+                try:
+                    self.repopulate()
+                except Exception as error:
+                    if not self.workers:
+                        self._fail(f'a worker could not be started: {error}')
+            if not self.workers and (self.state != RUN or self.failure):
+                self.done.set()
+
+    def _is_needed(self):
+        return self.state == RUN or (
+            self.state == CLOSE and (self._feeding > 0 or self.client.queued > 0))
+
+    def _remove_ended(self):
+        ended = [process for process in self.workers if process.exitcode is not None]
+        for process in ended:
+            process.join()
+            self.workers.remove(process)
+            if process.exitcode != 0 and self.state == RUN:
+                self._note_death(process)
+        return bool(ended)
+
+    def _note_death(self, process):
+        if self.failure is None and self._deaths.too_many(self.client.answered):
+            self._fail(f'{self._deaths.limit} workers ended within {self._deaths.period:g} seconds and no call was '
+                       f'answered meanwhile; the last: {_describe_end(process)}')
+
+    def _fail(self, reason):
+        self.failure = reason
+        util.debug('pool failed: %s', reason)
+        self.client.fail(reason)
+        for process in self.workers:
+            process.terminate()
+
+    def close(self):
+        """No more calls."""
+        with self._lock:
+            if self.state != RUN:
+                return
+            self.state = CLOSE
+            if not self._feeding:
+                self.client.close()
+        pool_service.wake()
+
+    def begin_feeding(self):
+        """A thread of this process is going to submit calls."""
+        with self._lock:
+            self._feeding += 1
+
+    def end_feeding(self):
+        """... and has submitted its last."""
+        with self._lock:
+            self._feeding -= 1
+            if not self._feeding and self.state == CLOSE:
+                self.client.close()
+        pool_service.wake()
+
+    def terminate(self):
+        """Ends the workers, whatever they are doing; calls without a result end with PoolFailedError."""
+        with self._lock:
+            self.state = TERMINATE
+            self.client.terminate('the pool was terminated')
+            workers = list(self.workers)
+        for process in workers:
+            if process.exitcode is None:
+                process.terminate()
+        self._join_or_kill(workers)
+        pool_service.remove(self)
+        with self._lock:
+            self.workers.clear()
+        self.done.set()
+
+    @staticmethod
+    def _join_or_kill(workers):
+        deadline = time.monotonic() + _GRACE
+        for process in workers:
+            process.join(max(0, deadline - time.monotonic()))
+            if process.exitcode is None:
+                util.debug('worker %s does not end by SIGTERM', process.name)
+                process.kill()
+        for process in workers:
+            process.join()
+
+    def join(self):
+        """Waits until the last worker has ended."""
+        self.done.wait()
+
+
+class _Deaths:
+    """Counts deaths of workers between which no call was answered: `limit` of them in `period` seconds are too many.
+
+    A worker that dies of a call takes that call along, so a pool of such calls comes to an end; one whose workers
+    cannot even begin (an initializer that always fails) would go on for ever.
+    """
+
+    def __init__(self, limit, period):
+        self.limit = limit
+        self.period = period
+        self._times = []
+        self._answered = 0
+
+    def too_many(self, answered):
+        """Notes a death; `answered` is the number of answers of the pool so far."""
+        now = time.monotonic()
+        if answered != self._answered:
+            self._answered = answered
+            self._times.clear()
+        self._times = [moment for moment in self._times if now - moment < self.period]
+        self._times.append(now)
+        return len(self._times) >= self.limit
+
+
+def _describe_end(process):
+    reason = process._exit_reason() or f'exit code {process.exitcode}'
+    return f'{process.name} (pid {process.pid}) {reason}'

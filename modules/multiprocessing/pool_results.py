@@ -1,0 +1,145 @@
+"""What a pool's asynchronous methods return: results to wait for, and iterators.
+
+`calls` is a _pyhost.Calls, or what looks like one (pool_threads.py).  The thread that waits for a result receives
+and unpickles it; there is no thread in between.  Only results with callbacks are received by the pool's
+callback thread, and are ready when their callback has returned.
+"""
+
+import threading
+import time
+import types
+
+from .context import TimeoutError
+from .pool_outcomes import exception_of
+
+__all__ = ['ApplyResult', 'AsyncResult', 'MapResult', 'IMapIterator', 'IMapUnorderedIterator']
+
+
+class ApplyResult:
+    """The result of apply_async()."""
+
+    def __init__(self, pool, calls, callback=None, error_callback=None):
+        self._pool = pool  # kept running until this result is there
+        self._calls = calls
+        self._outcome = None  # (ok, value) once received
+        self._lock = threading.Lock()  # held by the thread that receives
+        self._callback = callback
+        self._error_callback = error_callback
+        self._event = threading.Event() if callback or error_callback else None
+
+    def get(self, timeout=None):
+        """The result, or raises what the call raised; multiprocessing.TimeoutError after `timeout` seconds."""
+        if self._outcome is None or self._event is not None:
+            if not self._settled(timeout):
+                raise TimeoutError
+        ok, value = self._outcome
+        if ok:
+            return value
+        exception = exception_of(value)
+        try:
+            raise exception
+        finally:
+            exception = None  # it holds this frame
+
+    def wait(self, timeout=None):
+        """Waits until the result is there, at most `timeout` seconds if given."""
+        self._settled(timeout)
+
+    def ready(self):
+        """Whether get() would return or raise at once."""
+        return self._settled(0)
+
+    def successful(self):
+        """Whether the call ended without an exception; ValueError if it has not ended."""
+        if not self.ready():
+            raise ValueError(f'{self!r} not ready')
+        return self._outcome[0]
+
+    def _settled(self, timeout):
+        """Waits for the outcome; whether it is there."""
+        if self._event is not None:
+            return self._event.wait(timeout)
+        return self._outcome is not None or self._receive(timeout)
+
+    def _receive(self, timeout):
+        deadline = None if timeout is None else time.monotonic() + max(timeout, 0)
+        if not self._lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)):
+            return False
+        try:
+            if self._outcome is None:
+                left = None if deadline is None else max(deadline - time.monotonic(), 0)
+                self._outcome = self._await_outcome(left)
+                if self._outcome is None:
+                    return False
+                self._calls = self._pool = None
+        finally:
+            self._lock.release()
+        return True
+
+    def _await_outcome(self, timeout):
+        return self._calls.outcome(timeout)
+
+    def _finish(self):
+        """On the callback thread: receives, runs the callback, lets the waiting threads go."""
+        try:
+            self._receive(None)
+            ok, value = self._outcome
+            if ok and self._callback:
+                self._callback(value)
+            elif not ok and self._error_callback:
+                self._error_callback(exception_of(value))
+        finally:
+            self._callback = self._error_callback = None
+            self._event.set()
+
+    __class_getitem__ = classmethod(types.GenericAlias)
+
+
+AsyncResult = ApplyResult
+
+
+class MapResult(ApplyResult):
+    """The result of map_async() and starmap_async(): a list, or the first exception that came."""
+
+    def _await_outcome(self, timeout):
+        return self._calls.collect(timeout)
+
+
+class IMapIterator:
+    """The iterator of imap(): results in the order of the arguments."""
+
+    _ordered = True
+
+    def __init__(self, pool, calls):
+        self._pool = pool
+        self._calls = calls
+        self._lock = threading.Lock()
+
+    def __iter__(self):
+        return self
+
+    def next(self, timeout=None):
+        """The next result; raises what its call raised, StopIteration, or TimeoutError after `timeout` seconds."""
+        if not self._lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)):
+            raise TimeoutError from None
+        try:
+            item = self._calls.next(self._ordered, timeout) if self._calls is not None else ()
+            if item == ():
+                self._calls = self._pool = None
+                raise StopIteration from None
+        finally:
+            self._lock.release()
+        if item is None:
+            raise TimeoutError from None
+        ok, value = item
+        if ok:
+            return value
+        raise exception_of(value)
+
+    __next__ = next
+
+
+class IMapUnorderedIterator(IMapIterator):
+    """The iterator of imap_unordered(): results as they come."""
+
+    _ordered = False

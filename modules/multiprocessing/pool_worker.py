@@ -1,0 +1,13 @@
+"""What runs in a pool's worker process: the initializer, then the native loop."""
+
+from . import util
+
+__all__ = ['worker']
+
+
+def worker(server, initializer=None, initargs=(), maxtasks=None):
+    """Serves the calls of a pool until it is closed, or `maxtasks` calls are done."""
+    if initializer is not None:
+        initializer(*initargs)
+    served = server.run(maxtasks or 0)
+    util.debug('worker exiting after %d tasks', served)
