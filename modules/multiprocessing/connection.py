@@ -290,6 +290,12 @@ class _ConnectionBase:
     def __exit__(self, exc_type, exc_value, exc_tb):
         self.close()
 
+    def __reduce__(self):
+        # reduction.ForkingPickler knows another way.  As plain data it would be a second owner of the descriptor, or
+        # of whatever has its number elsewhere.
+        raise TypeError(f'cannot pickle or copy {type(self).__name__} objects: send them through multiprocessing '
+                        '(as an argument of a Process, or over a Connection or Queue)')
+
 
 def _byte_view(buf):
     """A one-dimensional memoryview of the bytes of `buf`."""
