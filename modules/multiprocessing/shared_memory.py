@@ -12,7 +12,6 @@ __all__ = ['SharedMemory', 'ShareableList']
 import errno
 import mmap
 import os
-import secrets
 import struct
 import types
 from functools import partial
@@ -29,16 +28,21 @@ _SHM_SAFE_NAME_LENGTH = 14
 
 # tmpfs starts an allocation over when a signal arrives: small steps always get done.
 _ALLOCATION_STEP = 64 << 20
+# Blocks from this size on are not even begun if there is not enough memory.
+_LARGE = 1 << 20
 
 
 def _make_filename():
     """A random name for a block, with its leading slash."""
     digits = (_SHM_SAFE_NAME_LENGTH - len(_SHM_NAME_PREFIX)) // 2
-    return _SHM_NAME_PREFIX + secrets.token_hex(digits)
+    return _SHM_NAME_PREFIX + os.urandom(digits).hex()
 
 
 def _allocate(fd, name, size):
     """Gives the new block `fd` its size and all the memory it will need."""
+    from . import _memory_limit
+    if size >= _LARGE and (limit := _memory_limit.available(fd))[0] < size:
+        raise _no_memory(name, size, *limit)
     try:
         os.ftruncate(fd, size)
         for start in range(0, size, _ALLOCATION_STEP):
@@ -46,14 +50,11 @@ def _allocate(fd, name, size):
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.ENOMEM):
             raise
-        raise MemoryError(f'SharedMemory {name}: cannot allocate {size} bytes: {os.strerror(error.errno)}; '
-                          f'{_space(fd)}') from None
+        raise _no_memory(name, size, *_memory_limit.available(fd)) from error
 
 
-def _space(fd):
-    status = os.fstatvfs(fd)
-    free, total = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
-    return f'/dev/shm has {free} bytes free of {total} (its limit is set by `mount -o remount,size=... /dev/shm`)'
+def _no_memory(name, size, available, reason):
+    return MemoryError(f'SharedMemory {name}: cannot allocate {size} bytes, at most {available}: {reason}')
 
 
 class SharedMemory:
