@@ -64,6 +64,7 @@ struct ExitStatus {
   int value = 0;
 
   bool ended() const { return kind != Kind::kAlive; }
+  friend bool operator==(const ExitStatus&, const ExitStatus&) = default;
   // Python's exitcode: code, negative signal, 255 when lost.
   int ExitCode() const;
   // "exited with code 3", "killed by SIGSEGV", ...
@@ -90,10 +91,10 @@ struct HostInfo {
 };
 
 struct EmbryoOptions {
-  HostId parent;
+  HostId parent = {};
   uint32_t flags = 0;
-  std::string_view name;
-  Handle payload;  // start payload, or none
+  std::string_view name = {};
+  Handle payload = {};  // start payload, or none
 };
 
 class HostTable {
