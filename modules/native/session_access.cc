@@ -3,6 +3,7 @@
 #include <string>
 
 #include "modules/native/python_ref.h"
+#include "modules/native/server_settings.h"
 #include "modules/native/status.h"
 
 namespace pyhost::native {
@@ -29,7 +30,10 @@ Session* EnsureSession() {
   SessionOptions options;
   if (!ProgramPath(&options.program)) return nullptr;
   absl::StatusOr<Session*> session = Session::Ensure(options);
-  if (session.ok()) return *session;
+  if (session.ok()) {
+    WarmServer(*session);
+    return *session;
+  }
   SetError(session.status());
   return nullptr;
 }

@@ -217,16 +217,16 @@ absl::Status Session::ReserveEmbryo() {
   was_prepared_ = static_cast<bool>(embryo_);
   std::string name = std::exchange(next_name_, "");
   uint32_t flags = std::exchange(next_flags_, 0) | static_cast<uint32_t>(HostFlag::kForked);
-  absl::Status status;
+  fork_status_ = absl::OkStatus();
   if (!embryo_) {
     absl::StatusOr<HostId> embryo = segment_->hosts().CreateEmbryo({parent_, flags, name, Handle()});
     if (embryo.ok()) embryo_ = *embryo;
-    status = embryo.status();
+    fork_status_ = embryo.status();
   }
   segment_->refs().BeforeFork();
   if (embryo_) segment_->objects().DuplicateHolds(parent_, embryo_);
   PYHOST_CRASH_POINT("fork-embryo-has-holds");
-  return status;
+  return fork_status_;
 }
 
 HostId Session::AfterForkParent() {
@@ -239,6 +239,7 @@ HostId Session::AfterForkParent() {
 
 HostId Session::SettleFork() {
   HostId embryo = std::exchange(embryo_, HostId());
+  last_forked_ = embryo;
   parent_ = HostId();
   pid_t child = std::exchange(fork_result_, 0);
   segment_->refs().AfterForkParent();

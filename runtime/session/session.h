@@ -101,6 +101,9 @@ class Session {
   void PrepareFork(HostId embryo) { prepared_ = embryo; }
   // and what fork() returned, before AfterForkParent.  Who prepared an embryo ends it when the fork failed.
   void NoteForkResult(pid_t child) { fork_result_ = child; }
+  // What BeforeFork said, and after AfterForkParent who the child is.
+  const absl::Status& fork_status() const { return fork_status_; }
+  HostId last_forked() const { return last_forked_; }
 
   // This process is reaped by its parent's program, not by a server: it says itself how it leaves.
   void ReportOwnExit() { reports_exit_ = true; }
@@ -148,6 +151,8 @@ class Session {
   uint32_t next_flags_ = 0;
   pid_t fork_result_ = 0;  // 0 = not told
   bool was_prepared_ = false;
+  absl::Status fork_status_;
+  HostId last_forked_;
   HostId embryo_;
   HostId parent_;
   struct ForkedEmbryo {

@@ -100,7 +100,7 @@ std::optional<ExitStatus> ChildProcess::JudgeGone() {
   int64_t since = 0;
   if (gone_since_.compare_exchange_strong(since, now)) return std::nullopt;
   if (now - since < kLateNanos) return std::nullopt;
-  session_->segment().hosts().SetExit(id_, {ExitStatus::Kind::kLost, 0}, /*truth=*/false);
+  session_->segment().hosts().SetExit(id_, {ExitStatus::Kind::kLost, 0}, /*truth=*/true);
   return Remember(session_->segment().hosts().Exit(id_));
 }
 

@@ -82,7 +82,7 @@ void HostWatch::OnLifeEnd(HostId id) {
   struct stat file = {};
   // A program that closes all its descriptors still has the segment in its memory; another program has not.
   if (fstat(segment_->fd(), &file) != 0 || ProcessMaps(found->second.pid, file.st_dev, file.st_ino)) return;
-  segment_->hosts().SetExit(id, {ExitStatus::Kind::kExited, 0}, /*truth=*/false);
+  segment_->hosts().SetExit(id, {ExitStatus::Kind::kExited, 0}, /*truth=*/true);
   Finish(id);
 }
 
@@ -117,7 +117,8 @@ void HostWatch::Finish(HostId id) {
   loop_->Forget(found->second.process_token);
   loop_->Forget(found->second.life_token);
   watched_.erase(found);
-  if (!segment_->hosts().Exit(id).ended()) segment_->hosts().SetExit(id, {ExitStatus::Kind::kLost, 0}, /*truth=*/false);
+  // Never overwrites a word that somebody wrote; makes it final.
+  segment_->hosts().SetExit(id, {ExitStatus::Kind::kLost, 0}, /*truth=*/true);
   PYHOST_CRASH_POINT("supervisor-before-recovery");
   Recover(id);
   EndOrphansOf(id);

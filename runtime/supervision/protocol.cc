@@ -88,7 +88,9 @@ uint64_t ServerSpec::Key(const std::vector<std::string>& environment) const {
     if (IsEarlyVariable(entry)) early.push_back(entry);
   }
   std::sort(early.begin(), early.end());
-  uint64_t key = Hash(Encode());
+  ServerSpec same = *this;
+  same.sys_path.clear();
+  uint64_t key = Hash(same.Encode());
   for (std::string_view entry : early) key = Hash(entry, Hash("\n", key));
   return key == 0 ? 1 : key;
 }

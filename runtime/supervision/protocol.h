@@ -24,6 +24,7 @@ enum class MessageType : uint32_t {
   kStart = 2,    // host -> supervisor -> server: fork `host`.  Carries the descriptors of its StartPayload.
   kWarm = 3,     // host -> supervisor: have the server of `payload` ready.  Carries descriptors 0 to 2.
   kForked = 4,   // server -> supervisor: `host` is process `pid` now
+  kStop = 6,     // host -> supervisor: let the fork server `host` end
   kFailed = 5,   // server -> supervisor: `host` was not started; its record says why
 };
 
@@ -56,7 +57,8 @@ struct ServerSpec {
   // The same as command-line words; words of other kinds are left alone.
   std::vector<std::string> ToArguments() const;
   static ServerSpec FromArguments(int argc, char** argv);
-  // Includes the variables of `environment` that are read before any user code runs.
+  // Includes the variables of `environment` that are read before any user code runs.  Not sys_path: as in python3, the
+  // server keeps the one it started with, and each child sets its own.
   uint64_t Key(const std::vector<std::string>& environment) const;
 };
 

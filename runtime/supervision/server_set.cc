@@ -118,6 +118,7 @@ absl::StatusOr<LaunchOptions> ServerSet::OptionsFor(const Server& server, int so
 
 void ServerSet::Flush(Server* server) {
   bool blocked = false;
+  if (!server->socket.valid()) return;  // it is ending
   for (auto& [host, request] : server->in_flight) {
     if (request.sent) continue;
     std::vector<int> fds;
@@ -138,7 +139,7 @@ void ServerSet::Flush(Server* server) {
 
 void ServerSet::OnMessages(uint64_t key) {
   auto found = servers_.find(key);
-  if (found == servers_.end()) return;
+  if (found == servers_.end() || !found->second->socket.valid()) return;
   Server* server = found->second.get();
   for (;;) {
     ControlMessage answer = {};
@@ -219,6 +220,14 @@ void ServerSet::Fail(HostId host, const absl::Status& why) {
   segment_->hosts().SetRunning(host, std::string(why.message()));
   segment_->hosts().SetExit(host, {ExitStatus::Kind::kNotStarted, ErrnoOf(why)}, /*truth=*/true);
   watch_->Recover(host);
+}
+
+void ServerSet::Stop(HostId id) {
+  for (auto& [key, server] : servers_) {
+    if (!(server->id == id)) continue;
+    loop_->Forget(std::exchange(server->token, 0));
+    server->socket.reset();
+  }
 }
 
 void ServerSet::CloseAll() {

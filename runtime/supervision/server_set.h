@@ -48,6 +48,9 @@ class ServerSet {
   // A child of ours ended.  False: it was no server of this set.
   bool OnReaped(pid_t pid, ExitStatus status);
 
+  // Lets one server end; what it has not forked yet goes to the next.
+  void Stop(HostId server);
+
   bool idle() const;  // nothing is in flight
   size_t running() const { return servers_.size(); }
   // Lets all servers end by themselves: their sockets are closed.

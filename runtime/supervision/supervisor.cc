@@ -81,6 +81,9 @@ void Supervisor::OnMessage(const ControlMessage& message, std::vector<UniqueFd> 
     case MessageType::kWarm:
       servers_->Warm(message, std::move(fds));
       break;
+    case MessageType::kStop:
+      servers_->Stop(HostId::FromValue(message.host));
+      break;
     default:
       break;
   }

@@ -1,0 +1,112 @@
+#include "host/child.h"
+
+#include "modules/native/python_ref.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <utility>
+
+#include "host/internal_arguments.h"
+#include "host/interpreter.h"
+#include "host/interpreter_state.h"
+#include "host/process_title.h"
+#include "runtime/base/crash_point.h"
+#include "runtime/base/status_util.h"
+#include "runtime/segment/object_table.h"
+#include "runtime/session/session.h"
+#include "runtime/supervision/protocol.h"
+#include "runtime/supervision/start_attributes.h"
+
+namespace pyhost::host {
+namespace {
+
+using native::PyRef;
+
+// Runs the child's Python; the exit code it wants.
+int CallMain() {
+  PyRef module = PyRef::Steal(PyImport_ImportModule("multiprocessing.spawn"));
+  PyRef code = PyRef::Steal(module ? PyObject_CallMethod(module.get(), "_child_main", nullptr) : nullptr);
+  long number = code ? PyLong_AsLong(code.get()) : -1;
+  if (!PyErr_Occurred()) return static_cast<int>(number);
+  PyErr_Print();  // ends the process for a SystemExit
+  return 1;
+}
+
+absl::StatusOr<StartPayload> ReadPayload(Session& session) {
+  Handle handle = session.segment().hosts().payload(session.me());
+  PYHOST_ASSIGN_OR_RETURN(auto block, session.segment().objects().Block(handle));
+  return StartPayload::Parse(block);
+}
+
+absl::StatusOr<std::string> TakeOver(Session& session, std::vector<UniqueFd> received, const StandardFiles& streams) {
+  PYHOST_ASSIGN_OR_RETURN(StartPayload payload, ReadPayload(session));
+  PYHOST_ASSIGN_OR_RETURN(StartAttributes attributes, StartAttributes::Decode(payload.attributes));
+  PYHOST_ASSIGN_OR_RETURN(ServerSpec spec, ServerSpec::Decode(payload.server));
+  // Any Python ignores these from its start, whatever it inherits.
+  for (int signal : {SIGPIPE, SIGXFSZ}) attributes.ignored_signals |= uint64_t{1} << (signal - 1);
+  PYHOST_RETURN_IF_ERROR(attributes.Apply(std::move(received)));
+  PYHOST_RETURN_IF_ERROR(AdoptEnvironment(attributes.environment));
+  PYHOST_RETURN_IF_ERROR(AdoptSignals(attributes.ignored_signals));
+  StandardFiles now = StandardFiles::Now();
+  for (int number = 0; number <= 2; ++number) {
+    if (!now.Same(streams, number)) PYHOST_RETURN_IF_ERROR(RemakeStream(number, now.open[number]));
+  }
+  PYHOST_RETURN_IF_ERROR(attributes.ApplySignalMask());
+  return spec.method;
+}
+
+}  // namespace
+
+StandardFiles StandardFiles::Now() {
+  StandardFiles result = {};
+  for (int number = 0; number <= 2; ++number) result.open[number] = fstat(number, &result.files[number]) == 0;
+  return result;
+}
+
+bool StandardFiles::Same(const StandardFiles& other, int number) const {
+  if (open[number] != other.open[number]) return false;
+  const struct stat &mine = files[number], &theirs = other.files[number];
+  return !open[number] ||
+         (mine.st_dev == theirs.st_dev && mine.st_ino == theirs.st_ino && mine.st_rdev == theirs.st_rdev);
+}
+
+void RunForkedChild(std::vector<UniqueFd> received, const StandardFiles& streams) {
+  Session* session = Session::Current();
+  absl::StatusOr<std::string> method = TakeOver(*session, std::move(received), streams);
+  if (!method.ok()) {
+    int code = ReportInternalError("a new process", method.status());
+    session->Leave(code);
+    _exit(code);
+  }
+  PYHOST_CRASH_POINT("child-before-main");
+  int code = CallMain();
+  // As in python3: a child of the forkserver method leaves without taking the server's modules apart.
+  if (*method == "spawn") code = FinalizeInterpreter(code);
+  session->Leave(code);
+  if (*method == "spawn") std::exit(code);
+  _exit(code);
+}
+
+int ChildMain(int argc, char** argv) {
+  absl::StatusOr<SessionTicket> ticket = SessionTicket::FromArguments(argc, argv);
+  if (!ticket.ok()) return ReportInternalError("a new process", ticket.status());
+  absl::StatusOr<Session*> session = Session::Join(*ticket);
+  if (!session.ok()) return ReportInternalError("a new process", session.status());
+  (*session)->ReportOwnExit();
+  absl::StatusOr<StartPayload> payload = ReadPayload(**session);
+  absl::StatusOr<ServerSpec> spec = payload.ok() ? ServerSpec::Decode(payload->server) : payload.status();
+  if (!spec.ok()) return ReportInternalError("a new process", spec.status());
+  std::vector<std::string> command = {spec->program};
+  command.insert(command.end(), spec->flags.begin(), spec->flags.end());
+  SetProcessTitle(argc, argv, "pyhost");
+  if (std::optional<int> code = StartInterpreter(command)) return *code;
+  int code = FinalizeInterpreter(CallMain());
+  (*session)->Leave(code);
+  return code;
+}
+
+}  // namespace pyhost::host

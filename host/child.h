@@ -1,0 +1,34 @@
+// A child host: forked by a fork server, or launched anew where no server may serve.  The same life for both: in the
+// session, with its starter's attributes, it runs what its payload says and leaves with that exit code.
+
+#ifndef PYHOST_HOST_CHILD_H_
+#define PYHOST_HOST_CHILD_H_
+
+#include <sys/stat.h>
+
+#include <array>
+#include <vector>
+
+#include "runtime/os/unique_fd.h"
+
+namespace pyhost::host {
+
+// Which files the interpreter's standard streams were made for.
+struct StandardFiles {
+  std::array<struct stat, 3> files;
+  std::array<bool, 3> open;
+
+  static StandardFiles Now();
+  bool Same(const StandardFiles& other, int number) const;
+};
+
+// In a fork of a server that has adopted its record: takes over `received`, the start's descriptors, runs, and ends the
+// process.  `streams`: what the server's streams were made for.
+[[noreturn]] void RunForkedChild(std::vector<UniqueFd> received, const StandardFiles& streams);
+
+// The internal mode `child`: a launch that inherited everything from its starter.
+int ChildMain(int argc, char** argv);
+
+}  // namespace pyhost::host
+
+#endif  // PYHOST_HOST_CHILD_H_

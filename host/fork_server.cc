@@ -1,0 +1,237 @@
+#include "host/fork_server.h"
+
+#include "modules/native/python_ref.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "host/child.h"
+#include "host/internal_arguments.h"
+#include "host/interpreter.h"
+#include "host/interpreter_state.h"
+#include "host/process_title.h"
+#include "runtime/base/crash_point.h"
+#include "runtime/base/status_util.h"
+#include "runtime/os/unix_socket.h"
+#include "runtime/session/session.h"
+#include "runtime/supervision/protocol.h"
+#include "runtime/supervision/reaper.h"
+
+namespace pyhost::host {
+namespace {
+
+using native::PyRef;
+
+// What a child of the package needs before it knows what it is to do.  Modules of the standard library's and ours only.
+constexpr const char* kAlwaysImported[] = {"_pyhost", "multiprocessing.spawn", "multiprocessing.child_main",
+                                           "multiprocessing.forkserver"};
+
+// The signals that a terminal sends to everybody stay pending: a server ends when its supervisor lets go of it.
+void BlockGroupSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) sigaddset(&set, signal);
+  sigprocmask(SIG_BLOCK, &set, nullptr);
+}
+
+// One entry a thread, and two for the folder itself.
+bool HasThreads() {
+  struct stat tasks = {};
+  return stat("/proc/self/task", &tasks) == 0 && tasks.st_nlink > 3;
+}
+
+absl::Status Import(const char* name) {
+  return PyRef::Steal(PyImport_ImportModule(name)) ? absl::OkStatus() : TakePythonError(name);
+}
+
+PyRef TextList(const std::vector<std::string>& texts) {
+  PyRef list = PyRef::Steal(PyList_New(0));
+  for (const std::string& text : texts) {
+    PyRef item = PyRef::Steal(PyUnicode_DecodeFSDefault(text.c_str()));
+    if (!list || !item || PyList_Append(list.get(), item.get()) < 0) return {};
+  }
+  return list;
+}
+
+// multiprocessing.forkserver.preload() for one module, so that a thread can be blamed on it.
+absl::Status Preload(const ServerSpec& spec, const std::string& name) {
+  PyRef module = PyRef::Steal(PyImport_ImportModule("multiprocessing.forkserver"));
+  PyRef names = TextList({name});
+  PyRef path = spec.has_sys_path ? TextList(spec.sys_path) : PyRef::Borrow(Py_None);
+  PyRef main_path = PyRef::Steal(PyUnicode_DecodeFSDefault(spec.main_path.c_str()));
+  PyRef main_name = PyRef::Steal(PyUnicode_DecodeFSDefault(spec.main_name.c_str()));
+  if (!module || !names || !path || !main_path || !main_name) return TakePythonError("preload");
+  PyRef done = PyRef::Steal(PyObject_CallMethod(module.get(), "preload", "OOOO", names.get(), main_path.get(),
+                                                main_name.get(), path.get()));
+  // A module that fails shows why, as in python3, and is left to the children.
+  if (!done) PyErr_Print();
+  if (!HasThreads()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("preloading module '", name, "' started a thread, which no forked process would have; take it out of "
+                   "set_forkserver_preload(), or start the thread in a function"));
+}
+
+absl::Status ImportAll(const ServerSpec& spec) {
+  for (const char* name : kAlwaysImported) PYHOST_RETURN_IF_ERROR(Import(name));
+  for (const std::string& name : spec.preload) PYHOST_RETURN_IF_ERROR(Preload(spec, name));
+  if (HasThreads()) return absl::FailedPreconditionError("threads started with the interpreter: they would be lost in a fork");
+  // Nothing of this is garbage, and a collection in a child would copy its pages.
+  PyRef gc = PyRef::Steal(PyImport_ImportModule("gc"));
+  if (!gc || !PyRef::Steal(PyObject_CallMethod(gc.get(), "freeze", nullptr))) return TakePythonError("gc.freeze");
+  return absl::OkStatus();
+}
+
+class ForkServer {
+ public:
+  ForkServer(Session* session, UniqueFd socket, UniqueFd children, const StandardFiles& streams, absl::Status refusal)
+      : session_(session),
+        socket_(std::move(socket)),
+        children_(std::move(children)),
+        streams_(streams),
+        refusal_(std::move(refusal)) {}
+
+  // Until the supervisor closes its end.
+  void Serve() {
+    for (bool open = true; open;) {
+      pollfd events[] = {{socket_.get(), POLLIN, 0}, {children_.get(), POLLIN, 0}};
+      if (poll(events, 2, -1) < 0 && errno != EINTR) return;
+      if (events[1].revents != 0) Reap();
+      if (events[0].revents != 0) open = Receive();
+    }
+  }
+
+ private:
+  bool Receive() {
+    ControlMessage message = {};
+    auto received = ReceiveDatagram(socket_.get(), std::as_writable_bytes(std::span(&message, 1)));
+    if (!received.ok()) return absl::IsDataLoss(received.status());
+    if (received->would_block) return true;
+    if (received->end_of_file) return false;
+    if (received->size != sizeof(message) || message.type != MessageType::kStart) return true;
+    HostId host = HostId::FromValue(message.host);
+    absl::Status status = refusal_.ok() ? received->descriptors : refusal_;
+    if (status.ok()) {
+      Fork(host, std::move(received->fds));
+    } else {
+      Refuse(host, status);
+    }
+    return true;
+  }
+
+  void Fork(HostId host, std::vector<UniqueFd> fds) {
+    // Given up meanwhile, or started by a server that died before it could say so.
+    if (session_->segment().hosts().Exit(host).ended()) return Answer(MessageType::kFailed, host, 0);
+    PYHOST_CRASH_POINT("server-before-fork");
+    session_->PrepareFork(host);
+    PyOS_BeforeFork();
+    pid_t pid = fork();
+    int error = errno;
+    if (pid == 0) BecomeChild(host, std::move(fds));
+    PYHOST_CRASH_POINT("server-forked");
+    session_->NoteForkResult(pid);
+    if (pid > 0) pids_[pid] = host;
+    PyOS_AfterFork_Parent();
+    if (pid < 0) return Refuse(host, ForkError(error));
+    PYHOST_CRASH_POINT("server-before-answer");
+    Answer(MessageType::kForked, host, pid);
+  }
+
+  [[noreturn]] void BecomeChild(HostId host, std::vector<UniqueFd> fds) {
+    socket_.reset();
+    children_.reset();
+    PyOS_AfterFork_Child();
+    // Another fork has adopted the record already: this one was never asked for.
+    if (!(session_->me() == host)) _exit(0);
+    RunForkedChild(std::move(fds), streams_);
+  }
+
+  static absl::Status ForkError(int error) {
+    rlimit limit = {};
+    getrlimit(RLIMIT_NPROC, &limit);
+    std::string bound = limit.rlim_cur == RLIM_INFINITY ? "unlimited" : absl::StrCat(limit.rlim_cur);
+    return ErrnoStatus(error, absl::StrCat("fork (the limit of processes RLIMIT_NPROC is ", bound, ")"));
+  }
+
+  void Refuse(HostId host, const absl::Status& why) {
+    HostTable& hosts = session_->segment().hosts();
+    hosts.SetRunning(host, std::string(why.message()));
+    hosts.SetExit(host, {ExitStatus::Kind::kNotStarted, ErrnoOf(why)}, /*truth=*/true);
+    Answer(MessageType::kFailed, host, 0);
+  }
+
+  void Answer(MessageType type, HostId host, pid_t pid) {
+    ControlMessage answer = {.type = type, .host = host.value(), .pid = pid};
+    // Gone: the next receive says so.
+    SendDatagram(socket_.get(), AsBytes(answer), {}, Wait::Forever()).IgnoreError();
+  }
+
+  void Reap() {
+    ReapChildren(children_.get(), [this](pid_t pid, ExitStatus status) {
+      auto found = pids_.find(pid);
+      if (found == pids_.end()) return;
+      session_->segment().hosts().SetExit(found->second, status, /*truth=*/true);
+      pids_.erase(found);
+    });
+  }
+
+  Session* const session_;
+  UniqueFd socket_;
+  UniqueFd children_;
+  const StandardFiles streams_;
+  const absl::Status refusal_;
+  std::map<pid_t, HostId> pids_;
+};
+
+// Children bring their own; ours would keep the files of the first one open.
+void LeaveStandardStreams() {
+  int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  for (int fd = 0; fd <= 2 && null >= 0; ++fd) dup2(null, fd);
+  if (null > 2) close(null);
+}
+
+void EnterWorkingDirectory(int argc, char** argv) {
+  UniqueFd directory = TakeDescriptorArgument(argc, argv, "working-directory");
+  if (directory.valid() && fchdir(directory.get()) != 0) ReportInternalError("fork server", ErrnoStatus(errno, "fchdir"));
+}
+
+}  // namespace
+
+int ForkServerMain(int argc, char** argv) {
+  BlockGroupSignals();
+  absl::StatusOr<SessionTicket> ticket = SessionTicket::FromArguments(argc, argv);
+  if (!ticket.ok()) return ReportInternalError("fork server", ticket.status());
+  ServerSpec spec = ServerSpec::FromArguments(argc, argv);
+  UniqueFd socket = TakeDescriptorArgument(argc, argv, "server-end");
+  EnterWorkingDirectory(argc, argv);
+  absl::StatusOr<Session*> session = Session::Join(*ticket);
+  if (!session.ok()) return ReportInternalError("fork server", session.status());
+  std::vector<std::string> command = {spec.program};
+  command.insert(command.end(), spec.flags.begin(), spec.flags.end());
+  SetProcessTitle(argc, argv, absl::StrCat("pyhost-", spec.method, "-server"));
+  StandardFiles streams = StandardFiles::Now();
+  if (std::optional<int> code = StartInterpreter(command)) return *code;
+  absl::Status refusal = ImportAll(spec);
+  absl::StatusOr<UniqueFd> children = OpenChildSignal();
+  if (!children.ok()) return ReportInternalError("fork server", children.status());
+  LeaveStandardStreams();
+  ForkServer(*session, std::move(socket), *std::move(children), streams, refusal).Serve();
+  int code = spec.preload.empty() ? 0 : FinalizeInterpreter(0);
+  (*session)->Leave(code);
+  _exit(code);
+}
+
+}  // namespace pyhost::host

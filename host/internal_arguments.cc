@@ -1,0 +1,27 @@
+#include "host/internal_arguments.h"
+
+#include <fcntl.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+namespace pyhost::host {
+
+UniqueFd TakeDescriptorArgument(int argc, char** argv, std::string_view name) {
+  const std::string start = "--" + std::string(name) + "=";
+  for (int i = 1; i < argc; ++i) {
+    std::string_view word = argv[i];
+    if (!word.starts_with(start)) continue;
+    int fd = std::atoi(argv[i] + start.size());
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) == 0) return UniqueFd(fd);
+  }
+  return UniqueFd();
+}
+
+int ReportInternalError(std::string_view who, const absl::Status& status) {
+  std::fprintf(stderr, "pyhost: %s: %s\n", std::string(who).c_str(), std::string(status.message()).c_str());
+  return 1;
+}
+
+}  // namespace pyhost::host

@@ -1,0 +1,21 @@
+// What the internal modes share of their command lines.
+
+#ifndef PYHOST_HOST_INTERNAL_ARGUMENTS_H_
+#define PYHOST_HOST_INTERNAL_ARGUMENTS_H_
+
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "runtime/os/unique_fd.h"
+
+namespace pyhost::host {
+
+// The descriptor in "--<name>=<number>", made close-on-exec; invalid where there is none.
+UniqueFd TakeDescriptorArgument(int argc, char** argv, std::string_view name);
+
+// Says on stderr what went wrong in an internal mode, and gives its exit code.
+int ReportInternalError(std::string_view who, const absl::Status& status);
+
+}  // namespace pyhost::host
+
+#endif  // PYHOST_HOST_INTERNAL_ARGUMENTS_H_
