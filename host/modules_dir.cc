@@ -21,7 +21,8 @@ fs::path Resolved(const fs::path& path) {
 }
 
 fs::path ModulesOf(const fs::path& folder) {
-  if (folder == PYHOST_BUILD_DIR) return PYHOST_SOURCE_MODULES;
+  std::error_code error;
+  if (fs::equivalent(folder, PYHOST_BUILD_DIR, error)) return PYHOST_SOURCE_MODULES;
   return (folder / PYHOST_INSTALLED_MODULES).lexically_normal();
 }
 
