@@ -15,7 +15,6 @@ reaches another process.
 
 __all__ = ['Client', 'Listener', 'Pipe', 'wait']
 
-import errno
 import io
 import itertools
 import math

@@ -10,7 +10,6 @@ import os
 import queue
 import signal
 import threading
-import traceback
 
 from . import connection
 from . import get_context

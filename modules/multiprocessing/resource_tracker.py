@@ -3,12 +3,15 @@
 A name in the file system (`/dev/shm`) outlives the processes that use it.  So each is registered with a small
 process of its own, the tracker; when everybody is gone, it removes what nobody removed, and says so.
 
-There is one tracker a session, whoever starts it: it listens on a socket whose name follows from the session's
+There is one tracker a session, whoever starts it: it listens on sockets whose names follow from the session's
 id, so that a process finds it no matter in which order processes and tracker were started.  It starts with the
 first name, and it ends when the session's root has ended and no process is connected any more.  Within a session
 a block that one process leaves behind therefore stays for the others.
 
-What is sent are datagrams of one command each:
+Each process has two sockets: a connection, whose end tells the tracker that the process is gone, and a datagram
+socket for commands.  All commands of all processes thus wait in one queue: what one process sent before it told
+another to go on is handled first.  A datagram is one of
+
 
     REGISTER:name:type      remove it when everybody is gone
     UNREGISTER:name:type    it has been removed
@@ -31,6 +34,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 import warnings
 
 import _multiprocessing
@@ -45,6 +49,9 @@ _IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # PIPE_BUF at its smallest, as in python3: what fits is written as a whole or not at all.
 _LONGEST_MESSAGE = 512
+
+# Seconds between two attempts to reach a tracker that is just being started.
+_RETRY = 0.001
 
 # Descriptors of our own keep out of the way of programs that close or renumber low ones.
 _LOWEST_DESCRIPTOR = 200
@@ -80,9 +87,10 @@ class ResourceTracker:
         self._shared = shared
         self._lock = threading.RLock()
         self._depth = 0
-        self._fd = None
-        self._identity = None  # (device, inode) of _fd: the program may have closed it and reused its number
-        self._pid = None       # of the tracker if it is our child
+        self._fd = None        # Takes commands
+        self._life = None      # Tells the tracker that we live; the same socket as _fd if the tracker is not shared
+        self._identity = None  # What they are: the program may have closed them, and their numbers may be reused
+        self._pid = None       # Of the tracker if it is our child
         self._exitcode = None
         os.register_at_fork(after_in_child=self._after_fork)
 
@@ -128,7 +136,7 @@ class ResourceTracker:
     def _check_alive(self):
         """Whether somebody still reads what we send."""
         try:
-            if not self._owns_descriptor():
+            if self._fd is None or not self._owns_descriptor():
                 return False
             os.write(self._fd, b'PROBE:0:noop\n')
         except OSError:
@@ -137,16 +145,13 @@ class ResourceTracker:
 
     def _owns_descriptor(self):
         """False if the program closed our descriptor behind our back; its number may be somebody else's now."""
-        try:
-            return self._identity is None or _identity_of(self._fd) == self._identity
-        except OSError:
-            return False
+        return self._identity is None or _identity_of(self._fd) == self._identity.get(self._fd)
 
     def _forget_dead_tracker(self):
-        if not self._owns_descriptor() and self._shared:
-            self._fd = self._identity = None
-            return  # Only the descriptor was lost: the tracker is well, and can be called again.
+        only_lost = self._shared and not self._owns_descriptor()
         self._close()
+        if only_lost:
+            return  # The tracker is well, and can be called again.
         if self._pid is not None:
             try:
                 os.waitpid(self._pid, 0)
@@ -157,52 +162,65 @@ class ResourceTracker:
         warnings.warn('resource_tracker: process died unexpectedly, relaunching.  Some resources might leak.')
 
     def _close(self):
-        if self._owns_descriptor():
-            os.close(self._fd)
-        self._fd = self._identity = None
+        if self._identity is None:
+            os.close(self._fd)  # A subclass has put it there.
+        else:
+            for fd, identity in self._identity.items():
+                if _identity_of(fd) == identity:
+                    os.close(fd)
+        self._fd = self._life = self._identity = None
+
+    def _adopt(self, commands, life):
+        """Keeps descriptors of our own, out of the way."""
+        self._fd = _duplicate_high(commands.fileno())
+        self._life = self._fd if life is commands else _duplicate_high(life.fileno())
+        self._identity = {fd: _identity_of(fd) for fd in (self._fd, self._life)}
 
     def _connect(self):
         if self._shared:
             self._connect_to_session()
-        else:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with ours, theirs:
-                self._pid = _spawn_tracker(theirs.fileno(), None)
-                self._adopt(ours)
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            self._pid = _spawn_tracker([theirs.fileno()], None)
+            self._adopt(ours, ours)
 
     def _connect_to_session(self):
         """Connects to the session's tracker.  Who gets to bind its address starts it."""
         address = _address()
         while True:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-                sock.setblocking(True)
+            with (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as life,
+                  socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as commands):
+                life.setblocking(True)
+                commands.setblocking(True)
                 try:
-                    sock.connect(address)
+                    life.connect(address)
+                    commands.connect(address + b'-commands')
                 except ConnectionRefusedError:
                     self._launch(address)
                     continue
-                _check_same_user(sock)
-                self._adopt(sock)
+                _check_same_user(life)
+                self._adopt(commands, life)
                 return
 
-    def _adopt(self, sock):
-        self._fd = _duplicate_high(sock.fileno())
-        self._identity = _identity_of(self._fd)
-
     def _launch(self, address):
-        """Starts a tracker, unless another process has just done so.
+        """Starts a tracker, unless another process is doing so.
 
-        It is reachable at once: connections wait in the backlog until the new process gets round to them.
+        It can be reached at once: what it is sent waits until the new process gets round to it.
         """
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        with (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+              socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as commands):
             try:
+                commands.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
                 listener.bind(address)
+                commands.bind(address + b'-commands')
             except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    return
-                raise
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                time.sleep(_RETRY)  # The other one is between bind() and listen().
+                return
             listener.listen(socket.SOMAXCONN)
-            self._pid = _spawn_tracker(listener.fileno(), _root_pid())
+            self._pid = _spawn_tracker([listener.fileno(), commands.fileno()], _root_pid())
 
     def register(self, name, rtype):
         """Makes sure that the resource `name` of type `rtype` does not outlive the session."""
@@ -235,19 +253,23 @@ class ResourceTracker:
 
 
 def _address():
-    """The socket of this session's tracker, in the abstract namespace: it leaves no file."""
+    """The socket of this session's tracker (one for each user), in the abstract namespace: it leaves no file."""
     import _pyhost
     _pyhost.ensure_session()
-    return b'\0pyhost-resource-tracker-%016x' % _pyhost.session_id()
+    return b'\0pyhost-resource-tracker-%016x-%d' % (_pyhost.session_id(), os.geteuid())
 
 
 def _root_pid():
     import _pyhost
-    return _pyhost.root_pid()
+    return _pyhost.root_pid() or None
 
 
 def _identity_of(fd):
-    status = os.fstat(fd)
+    """What makes a descriptor recognizable; None if it is closed."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
     return status.st_dev, status.st_ino
 
 
@@ -258,21 +280,29 @@ def _duplicate_high(fd):
         return os.dup(fd)  # RLIMIT_NOFILE is lower than that.
 
 
+_CREDENTIALS = struct.Struct('3i')  # pid, uid, gid
+
+
 def _check_same_user(sock):
     """Refuses a tracker of another user's: anybody may bind a name in the abstract namespace."""
-    _, uid, _ = struct.unpack('3i', sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize('3i')))
-    if uid not in (os.geteuid(), 0):
-        raise PermissionError(errno.EPERM, f'the resource tracker of this session belongs to user {uid}')
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    if not _is_own(credentials):
+        raise PermissionError(errno.EPERM, 'the resource tracker of this session belongs to user '
+                              f'{_CREDENTIALS.unpack(credentials)[1]}')
 
 
-def _spawn_tracker(fd, root_pid):
-    passed = [fd]
+def _is_own(credentials):
+    return _CREDENTIALS.unpack(credentials)[1] in (os.geteuid(), 0)
+
+
+def _spawn_tracker(fds, root_pid):
+    passed = list(fds)
     try:
         passed.append(sys.stderr.fileno())
     except Exception:
         pass  # No usable stderr: the tracker has nowhere to warn.
     executable = spawn.get_executable()
-    command = f'from multiprocessing.resource_tracker import main; main({fd}, {root_pid})'
+    command = f'from multiprocessing.resource_tracker import main; main({fds}, {root_pid})'
     args = [executable, *util._args_from_interpreter_flags(), '-c', command]
     # The tracker is born with these blocked, so that none can end it before it ignores them.
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_SIGNALS)
@@ -295,10 +325,10 @@ getfd = _resource_tracker.getfd
 # The tracker
 #
 
-def main(fd, root_pid=None):
+def main(fds, root_pid=None):
     """Runs the tracker until the process `root_pid` and all its connections are gone.
 
-    `fd` is a listening socket, or the only connection.
+    `fds` are a listening socket and the one for commands, or the only connection.
     """
     for signum in _IGNORED_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
@@ -306,7 +336,7 @@ def main(fd, root_pid=None):
     _release_standard_streams()
     names = _Names()
     try:
-        _Tracker(socket.socket(fileno=fd), root_pid, names).run()
+        _Tracker([socket.socket(fileno=fd) for fd in fds], root_pid, names).run()
     finally:
         names.clean_up()
         sys.exit(names.exit_code)
@@ -321,21 +351,23 @@ def _release_standard_streams():
 
 
 class _Tracker:
-    """Reads commands from all connections in one thread."""
+    """Listens to all processes in one thread."""
 
-    def __init__(self, sock, root_pid, names):
+    def __init__(self, sockets, root_pid, names):
         self._names = names
-        self._connections = {}
         self._poller = select.poll()
         self._listener = None
-        self._root = None
-        # Whoever started us is connected, or waits in the backlog.
+        self._commands = None
+        self._connections = {}
+        # Whoever started us is connected, or waits to be accepted.
         self._had_connection = False
-        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            self._listener = sock
-            self._poller.register(sock, select.POLLIN)
+        self._root = None
+        if len(sockets) == 2:
+            self._listener, self._commands = sockets
+            self._poller.register(self._listener, select.POLLIN)
+            self._poller.register(self._commands, select.POLLIN)
         else:
-            self._add(sock)
+            self._add(sockets[0])
         if root_pid is not None:
             self._watch_root(root_pid)
 
@@ -352,33 +384,66 @@ class _Tracker:
                 if fd == self._root:
                     self._forget_root()
                 elif fd in self._connections:
-                    self._receive(fd)
+                    self._hear(fd)
+                elif fd == self._listener.fileno():
+                    self._accept()
                 else:
-                    self._add(self._listener.accept()[0])
+                    self._handle_next()
+        self._handle_the_rest()
+
+    def _accept(self):
+        connection, _ = self._listener.accept()
+        if _is_own(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)):
+            self._add(connection)
+        else:
+            connection.close()
+
+    def _handle_next(self):
+        """Carries out a command if it comes from a process of our user: others can reach us as well."""
+        message, controls, _, _ = self._commands.recvmsg(2 * _LONGEST_MESSAGE, socket.CMSG_SPACE(_CREDENTIALS.size))
+        for level, kind, data in controls:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and _is_own(data):
+                self._handle(message)
+
+    def _handle_the_rest(self):
+        """The last words of processes whose end we saw before we read them."""
+        if self._commands is None:
+            return
+        self._commands.setblocking(False)
+        try:
+            while True:
+                self._handle_next()
+        except BlockingIOError:
+            pass
 
     def _add(self, connection):
         self._had_connection = True
         self._connections[connection.fileno()] = connection
         self._poller.register(connection, select.POLLIN)
 
+    def _hear(self, fd):
+        """A connection has a command (if it is the only one), or is at its end."""
+        try:
+            message = self._connections[fd].recv(2 * _LONGEST_MESSAGE)
+        except ConnectionResetError:
+            message = b''
+        if message:
+            self._handle(message)
+        else:
+            self._poller.unregister(fd)
+            self._connections.pop(fd).close()
+
+    def _handle(self, message):
+        if message.startswith(b'DETACH:'):
+            self._forget_root()
+        else:
+            self._names.handle(message)
+
     def _forget_root(self):
         if self._root is not None:
             self._poller.unregister(self._root)
             os.close(self._root)
             self._root = None
-
-    def _receive(self, fd):
-        try:
-            message = self._connections[fd].recv(2 * _LONGEST_MESSAGE)
-        except ConnectionResetError:
-            message = b''
-        if message.startswith(b'DETACH:'):
-            self._forget_root()
-        elif message:
-            self._names.handle(message)
-        else:
-            self._poller.unregister(fd)
-            self._connections.pop(fd).close()
 
 
 class _Names:
