@@ -309,6 +309,7 @@ class ObjectTableCrashTest : public ObjectTableTest, public ::testing::WithParam
  protected:
   // Passes every point above, several times.
   void UseEverything(HostId self) {
+    objects_.Drop(CreateMemory(24 << 20, self), self, self);  // enough for some to be given back
     std::mt19937 random(3);
     std::vector<Handle> handles;
     for (int i = 0; i < 400; ++i) {
@@ -323,8 +324,6 @@ class ObjectTableCrashTest : public ObjectTableTest, public ::testing::WithParam
     }
     objects_.DuplicateHolds(self, segment_.NewHost("grandchild"));
     for (Handle handle : handles) objects_.Drop(handle, self, self);
-    const Handle large = CreateMemory(24 << 20, self);
-    objects_.Drop(large, self, self);
   }
   void BuryGrandchildren(HostId parent) {
     for (const HostInfo& info : segment_.hosts().List()) {
