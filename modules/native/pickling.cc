@@ -235,7 +235,7 @@ bool Pickle(ModuleState* state, PyObject* object, Pickled* out) {
   if (!writer) return false;
   PyRef pickler = NewPickler(state, writer.get());
   if (!pickler) return false;
-  PyRef done = PyRef::Steal(PyObject_CallMethod(pickler.get(), "dump", "O", object));
+  PyRef done = PyRef::Steal(PyObject_CallMethod(pickler.get(), "dump", "(O)", object));
   if (!done) return false;
 
   const WriterState& written = *reinterpret_cast<WriterObject*>(writer.get())->state;
@@ -276,7 +276,7 @@ PyRef OpenBuffers(ModuleState* state, const Message& message, std::span<const st
 }
 
 // The payload object owns the message from now on.  Moving a message may move an inline payload with it.
-void PinMessage(PyObject* payload, Message message) {
+void PinMessage(PyObject* payload, Message&& message) {
   auto* self = reinterpret_cast<PayloadObject*>(payload);
   const std::ptrdiff_t offset = self->bytes.data() - message.payload().data();
   self->message = new Message(std::move(message));
@@ -292,7 +292,7 @@ PyRef WrapPayload(ModuleState* state, std::span<const std::byte> pickle) {
 
 }  // namespace
 
-PyObject* Unpickle(ModuleState* state, Message message, std::span<const std::byte> payload) {
+PyObject* Unpickle(ModuleState* state, Message&& message, std::span<const std::byte> payload) {
   if (!Prepare(state)) return nullptr;
   uint64_t count = 0;
   if (payload.size() < sizeof(count)) return SetError(BadPayload("shorter than its header"));
