@@ -30,6 +30,11 @@ from .pool_worker import worker  # noqa: F401
 
 __all__ = ['Pool', 'ThreadPool']
 
+# Pickles name the module of what is in them: a peer that runs the standard library looks here.
+for _member in (MaybeEncodingError, RemoteTraceback, rebuild_exc):
+    _member.__module__ = __name__
+del _member
+
 INIT = 'INIT'
 
 # Argument sequences up to this length are submitted at once by imap(); longer and lazy ones by a thread.
