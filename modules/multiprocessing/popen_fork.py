@@ -51,9 +51,11 @@ class Popen:
         util.info('process %s (pid %d) ended: %s', self._name, self.pid, self.exit_reason())
 
     def exit_reason(self):
-        """How the child ended, in words; '' while it lives and after close()."""
-        child = self._child
-        return child.exit_reason() if child is not None and self.returncode is not None else ''
+        """How the child ended, in words; '' while it lives."""
+        if self.returncode is None:
+            return ''
+        reason = self._child.exit_reason()  # "host 3 'worker' (pid 811) killed by SIGSEGV"
+        return reason.partition(f'(pid {self.pid}) ')[2] or reason
 
     def _send_signal(self, signum):
         if self.returncode is None:
