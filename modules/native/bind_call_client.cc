@@ -318,7 +318,7 @@ PyRef DecodeStatus(ModuleState* module, CallsState* calls, const Arrival& arriva
   return CallOutcomes(module, "call_without_outcome", {calls->function_name.get(), message.get(), lost.get()});
 }
 
-PyRef DecodeValue(ModuleState* module, Message message, std::span<const std::byte> bytes) {
+PyRef DecodeValue(ModuleState* module, Message&& message, std::span<const std::byte> bytes) {
   PyRef value = PyRef::Steal(ReadScalarPickle(bytes));
   if (value || PyErr_Occurred()) return value;
   return PyRef::Steal(Unpickle(module, std::move(message), bytes));

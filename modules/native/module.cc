@@ -5,6 +5,7 @@
 
 #include "modules/native/module_state.h"
 #include "modules/native/shared_object.h"
+#include "runtime/broker/object_kinds.h"
 
 namespace pyhost::native {
 namespace {
@@ -29,6 +30,7 @@ int BindExceptions(PyObject* module, ModuleState* state) {
 }
 
 int Execute(PyObject* module) {
+  RegisterObjectKinds();
   auto* state = new (PyModule_GetState(module)) ModuleState();
   for (auto bind : {BindExceptions, BindShared, BindPickling, BindMemory, BindQueue, BindLock, BindSemaphore,
                     BindCondition, BindBarrier,
