@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/base/deadline.h"
+#include "runtime/base/mutex_lock.h"
 #include "runtime/segment/handle_refs.h"
 #include "runtime/segment/segment.h"
 
@@ -51,7 +52,7 @@ absl::StatusOr<std::unique_ptr<CallClient>> CallClient::Create(Segment& segment,
 CallClient::~CallClient() {
   Terminate(absl::CancelledError("the pool is gone"));
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     finished_.clear();
   }
   for (Handle handle : {calls_.handle(), replies_.handle(), pool_}) segment_.refs().Release(handle, me_);
@@ -71,7 +72,7 @@ std::shared_ptr<CallGroup> CallClient::NewGroup(bool notify, bool open) {
   auto group = std::make_shared<CallGroup>(notify);
   if (!notify && !open) return group;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     group->open_ = open;
     if (notify) ++notifying_;
   }
@@ -81,7 +82,7 @@ std::shared_ptr<CallGroup> CallClient::NewGroup(bool notify, bool open) {
 
 void CallClient::CloseGroup(const std::shared_ptr<CallGroup>& group) {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     group->open_ = false;
     NoteIfFinished(group);
   }
@@ -90,7 +91,7 @@ void CallClient::CloseGroup(const std::shared_ptr<CallGroup>& group) {
 
 absl::StatusOr<CallId> CallClient::Register(const std::shared_ptr<CallGroup>& group, uint64_t count,
                                             uint64_t first_index) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(mutex_);
   if (!refused_.ok()) return refused_;
   const uint64_t first = next_call_;
   next_call_ += count;
@@ -112,7 +113,7 @@ size_t CallClient::Push(std::span<const MessageView> calls, Wait wait, absl::Sta
 
 void CallClient::Withdraw(CallId first, uint64_t count) {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     for (uint64_t i = 0; i < count; ++i) {
       Deliver(CallId::FromValue(first.value() + i), absl::CancelledError("the call was not submitted"), Message());
     }
@@ -122,7 +123,7 @@ void CallClient::Withdraw(CallId first, uint64_t count) {
 
 void CallClient::Abandon(CallGroup& group) {
   std::deque<Arrival> dropped;  // Freed after the lock.
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(mutex_);
   group.abandoned_ = true;
   dropped.swap(group.arrived_);
 }
@@ -173,7 +174,7 @@ void CallClient::DeliverAll(const absl::Status& status) {
 void CallClient::WakeWaiters() {
   bool leading = false;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     leading = leading_;
   }
   // A message for no call.  If there is no memory for it, the leader's patience does.
@@ -198,7 +199,7 @@ absl::Status CallClient::Lead(Done done, Wait wait, bool* satisfied) {
   const bool impatient = absl::IsDeadlineExceeded(messages.status()) && !wait.deadline.Expired();
   if (impatient) CollectLost();
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     leading_ = false;
     if (messages.ok()) DeliverReplies(*std::move(messages));
     *satisfied = done();
@@ -212,7 +213,7 @@ absl::Status CallClient::Await(Done done, Wait wait) {
   for (;;) {
     bool lead = false;
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(mutex_);
       if (done()) return absl::OkStatus();
       lead = !std::exchange(leading_, true);
     }
@@ -224,7 +225,7 @@ absl::Status CallClient::Await(Done done, Wait wait) {
       continue;
     }
     absl::Status status = progress_.Await(me_, wait, [&] {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(mutex_);
       return done() || !leading_;
     });
     if (!status.ok()) return status;
@@ -246,7 +247,7 @@ absl::Status CallClient::WaitForRoom(uint64_t calls, Wait wait) {
 
 std::vector<Arrival> CallClient::Take(CallGroup& group, size_t max) {
   std::vector<Arrival> taken;
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(mutex_);
   const size_t count = std::min(max, group.arrived_.size());
   taken.reserve(count);
   for (size_t i = 0; i < count; ++i) {
@@ -262,7 +263,7 @@ absl::StatusOr<std::vector<std::shared_ptr<CallGroup>>> CallClient::WaitForFinis
   for (;;) {
     bool drain = false;
     {
-      absl::MutexLock lock(&mutex_);
+      MutexLock lock(mutex_);
       if (!finished_.empty()) return std::exchange(finished_, {});
       drain = notifying_ > 0;
       if (!drain && (stop_waiting_ || !refused_.ok())) return absl::CancelledError("nothing to wait for");
@@ -272,7 +273,7 @@ absl::StatusOr<std::vector<std::shared_ptr<CallGroup>>> CallClient::WaitForFinis
       status = Await([&] { return !finished_.empty() || notifying_ == 0; }, wait);
     } else {
       status = progress_.Await(me_, wait, [&] {
-        absl::MutexLock lock(&mutex_);
+        MutexLock lock(mutex_);
         return !finished_.empty() || notifying_ > 0 || stop_waiting_ || !refused_.ok();
       });
     }
@@ -282,7 +283,7 @@ absl::StatusOr<std::vector<std::shared_ptr<CallGroup>>> CallClient::WaitForFinis
 
 void CallClient::StopWaiting() {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     stop_waiting_ = true;
   }
   WakeWaiters();
@@ -292,7 +293,7 @@ void CallClient::StopWaiting() {
 
 void CallClient::Close() {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     if (refused_.ok()) refused_ = absl::FailedPreconditionError("Pool not running");
   }
   calls_.Close();
@@ -300,7 +301,7 @@ void CallClient::Close() {
 
 void CallClient::Fail(const absl::Status& status) {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     refused_ = status;
     DeliverAll(status);
   }
@@ -327,11 +328,11 @@ void CallClient::CollectLost() {
   // A reply that a worker pushed before it died counts: it is in the queue by now.
   absl::StatusOr<std::vector<Message>> replies = replies_.PopBatch(kRepliesAtOnce, Wait::Try());
   while (replies.ok()) {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     DeliverReplies(*std::move(replies));
     replies = replies_.PopBatch(kRepliesAtOnce, Wait::Try());
   }
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(mutex_);
   for (const auto& [call, worker] : lost) {
     const absl::StatusOr<HostInfo> info = segment_.hosts().Info(worker);
     Deliver(call,
@@ -344,7 +345,7 @@ void CallClient::CollectLost() {
 // ---- Figures -------------------------------------------------------------------------------------------------
 
 uint64_t CallClient::outstanding() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(mutex_);
   return outstanding_;
 }
 

@@ -7,7 +7,7 @@
 namespace pyhost {
 
 absl::Status HandleRefs::Retain(Handle handle, HostId me) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(mutex_);
   const Key key{handle.value(), me.value()};
   auto [entry, first] = counts_.try_emplace(key, 0);
   if (first) {
@@ -21,12 +21,12 @@ absl::Status HandleRefs::Retain(Handle handle, HostId me) {
 }
 
 void HandleRefs::Adopt(Handle handle, HostId me) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(mutex_);
   ++counts_[Key{handle.value(), me.value()}];
 }
 
 void HandleRefs::Release(Handle handle, HostId me) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(mutex_);
   auto entry = counts_.find(Key{handle.value(), me.value()});
   if (entry == counts_.end() || --entry->second != 0) return;
   counts_.erase(entry);
@@ -39,11 +39,11 @@ void HandleRefs::AfterForkChild(HostId parent, HostId child) {
     if (key.host == parent.value()) inherited[Key{key.handle, child.value()}] = count;
   }
   counts_ = std::move(inherited);
-  mutex_.Unlock();
+  UnlockMutex(mutex_);
 }
 
 size_t HandleRefs::size() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(mutex_);
   return counts_.size();
 }
 

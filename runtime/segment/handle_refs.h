@@ -19,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "runtime/base/ids.h"
+#include "runtime/base/mutex_lock.h"
 
 namespace pyhost {
 
@@ -39,8 +40,8 @@ class HandleRefs {
   void Release(Handle handle, HostId me);
 
   // Around fork(), on the forking thread.
-  void BeforeFork() ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex_) { mutex_.Lock(); }
-  void AfterForkParent() ABSL_UNLOCK_FUNCTION(mutex_) { mutex_.Unlock(); }
+  void BeforeFork() ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex_) { LockMutex(mutex_); }
+  void AfterForkParent() ABSL_UNLOCK_FUNCTION(mutex_) { UnlockMutex(mutex_); }
   // The embryo already has the parent's bits (ObjectTable::DuplicateHolds).
   void AfterForkChild(HostId parent, HostId child) ABSL_UNLOCK_FUNCTION(mutex_);
 

@@ -1,0 +1,47 @@
+// MutexLock, LockMutex, UnlockMutex: absl::Mutex by the names that the installed Abseil has for it.  Those of 2022 are
+// deprecated in those of 2025 and later, which have others: this file is the one place that knows.
+//
+// Thread safety: as absl::Mutex.
+
+#ifndef PYHOST_RUNTIME_BASE_MUTEX_LOCK_H_
+#define PYHOST_RUNTIME_BASE_MUTEX_LOCK_H_
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
+namespace pyhost {
+
+// Templates, as only a dependent name may be missing.
+template <typename AnyMutex>
+void LockMutex(AnyMutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  if constexpr (requires { mutex.lock(); }) {
+    mutex.lock();
+  } else {
+    mutex.Lock();
+  }
+}
+
+template <typename AnyMutex>
+void UnlockMutex(AnyMutex& mutex) ABSL_UNLOCK_FUNCTION(mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  if constexpr (requires { mutex.unlock(); }) {
+    mutex.unlock();
+  } else {
+    mutex.Unlock();
+  }
+}
+
+// Holds a mutex for a scope.
+class ABSL_SCOPED_LOCKABLE MutexLock {
+ public:
+  explicit MutexLock(absl::Mutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) : mutex_(mutex) { LockMutex(mutex_); }
+  ~MutexLock() ABSL_UNLOCK_FUNCTION() { UnlockMutex(mutex_); }
+  MutexLock(const MutexLock&) = delete;
+  MutexLock& operator=(const MutexLock&) = delete;
+
+ private:
+  absl::Mutex& mutex_;
+};
+
+}  // namespace pyhost
+
+#endif  // PYHOST_RUNTIME_BASE_MUTEX_LOCK_H_
