@@ -1,0 +1,42 @@
+#include "runtime/base/crash_point.h"
+
+#include <signal.h>
+
+#include "gtest/gtest.h"
+#include "runtime/testing/child.h"
+
+namespace pyhost {
+namespace {
+
+using testing::Exited;
+using testing::Killed;
+using testing::RunInChild;
+
+TEST(CrashPointTest, KillsAtTheNthArrivalAtTheArmedPointOnly) {
+  if (!testing::kCrashPointsBuilt) GTEST_SKIP() << "built without crash points";
+  const auto pass_thrice = [] {
+    for (int i = 0; i < 3; ++i) {
+      PYHOST_CRASH_POINT("here");
+      PYHOST_CRASH_POINT("there");
+    }
+  };
+  const auto run = [&](const char* name, int nth) {
+    return RunInChild([&] {
+      testing::KillAtCrashPoint(name, nth);
+      pass_thrice();
+    });
+  };
+  EXPECT_EQ(run("here", 1), Killed(SIGKILL));
+  EXPECT_EQ(run("there", 3), Killed(SIGKILL));
+  EXPECT_EQ(run("there", 4), Exited(0));
+  EXPECT_EQ(run("her", 1), Exited(0));
+  EXPECT_EQ(RunInChild([&] {
+    crash_point::Arm("here");
+    crash_point::Disarm();
+    pass_thrice();
+  }),
+            Exited(0));
+}
+
+}  // namespace
+}  // namespace pyhost
