@@ -189,6 +189,14 @@ def call_without_outcome(function, message, lost):
     return Failure(lambda: PoolFailedError(f'{name}: {message}'))
 
 
+# ---- Names ------------------------------------------------------------------------------------------------
+
+# Programs and pickles know these as the standard library does.
+for _public in (RemoteTraceback, ExceptionWithTraceback, MaybeEncodingError, RemoteCallError, WorkerLostError,
+                PoolFailedError, rebuild_exc):
+    _public.__module__ = 'multiprocessing.pool'
+del _public
+
 # ---- Texts -------------------------------------------------------------------------------------------------
 
 

@@ -143,3 +143,7 @@ class IMapUnorderedIterator(IMapIterator):
     """The iterator of imap_unordered(): results as they come."""
 
     _ordered = False
+
+for _public in (ApplyResult, MapResult, IMapIterator, IMapUnorderedIterator):
+    _public.__module__ = 'multiprocessing.pool'
+del _public
