@@ -14,7 +14,7 @@ SECONDS = 60  # how long anything may take before a test fails
 
 
 def echo(inbox, outbox):
-    for obj in iter(inbox.get, None):
+    while (obj := inbox.get()) is not None:
         outbox.put(obj)
 
 
