@@ -12,7 +12,7 @@ Thread-safe: `_lock` guards `workers` and `state`; the service thread (pool_serv
 import threading
 import time
 
-from . import pool_service, util
+from . import pool_outcomes, pool_service, util
 from .pool_worker import worker
 
 __all__ = ['Crew', 'RUN', 'CLOSE', 'TERMINATE']
@@ -108,8 +108,10 @@ class Crew:
 
     def _note_death(self, process):
         if self.failure is None and self._deaths.too_many(self.client.answered):
+            report = self.client.take_report()
+            cause = f' ({pool_outcomes.describe_report(report)})' if report else ''
             self._fail(f'{self._deaths.limit} workers ended within {self._deaths.period:g} seconds and no call was '
-                       f'answered meanwhile; the last: {_describe_end(process)}')
+                       f'answered meanwhile; the last: {_describe_end(process)}{cause}')
 
     def _fail(self, reason):
         self.failure = reason

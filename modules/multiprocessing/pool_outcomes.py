@@ -174,6 +174,26 @@ def unreadable_result(function, error):
         RemoteCallError(name, type_name, message, text, 'unpickling the result raised it'), _quote(text)))
 
 
+_APPLY, _ONE, _STAR = 1, 2, 3  # of CallKind in runtime/broker/call_frame.h
+
+
+def unpicklable_call(error, function, kind, arguments):
+    """The exception of a call that cannot be submitted because pickling it raised `error`."""
+    from . import pickle_errors
+    parts = [('function', function)]
+    if kind == _APPLY and arguments is not None:
+        parts += [('args', arguments[0]), ('kwds', arguments[1])]
+    else:
+        parts += [('item' if kind in (_ONE, _STAR) else 'items', arguments)]
+    return pickle_errors.explain(error, None, parts=parts)
+
+
+def describe_report(data):
+    """What a worker said that could not begin, in one line."""
+    type_name, message = pickle.loads(data)[:2]
+    return f'{type_name}: {message}'
+
+
 def lost_call(function, pid, host, exitcode, end):
     """The failure of a call whose worker ended; `end` says how in words."""
     name = _name(function)

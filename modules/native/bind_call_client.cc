@@ -168,11 +168,23 @@ void DeallocCalls(PyObject* self) {
 
 // ---- Submitting -----------------------------------------------------------------------------------------------------
 
-// The call could not be submitted because of the Python error that is set; it is the call's outcome.  False when the
-// error is none that a call may have as outcome (KeyboardInterrupt, ...): it stays set.
-bool Refuse(CallsState* calls, CallClient* client, CallId id, uint64_t index) {
-  const bool is_outcome = PyErr_ExceptionMatches(PyExc_Exception);
-  if (is_outcome) calls->refused[index] = TakeException();
+// The Python error that is set, with the way to what cannot be pickled.  Null, with the error still set, when it is none
+// that a call may have as outcome (KeyboardInterrupt, ...).
+PyRef TakePicklingError(ModuleState* module, PyObject* callable, CallKind kind, PyObject* arguments) {
+  if (!PyErr_ExceptionMatches(PyExc_Exception)) return {};
+  PyRef error = TakeException();
+  PyRef kind_number = PyRef::Steal(PyLong_FromLong(static_cast<long>(kind)));
+  if (!kind_number) return {};
+  return CallOutcomes(module, "unpicklable_call",
+                      {error.get(), callable, kind_number.get(), arguments == nullptr ? Py_None : arguments});
+}
+
+// The call cannot be submitted: the Python error that is set is its outcome.  False with a Python error.
+bool Refuse(ModuleState* module, CallsState* calls, CallClient* client, CallId id, uint64_t index,
+            PyObject* callable, CallKind kind, PyObject* arguments) {
+  PyRef error = TakePicklingError(module, callable, kind, arguments);
+  const bool is_outcome = static_cast<bool>(error);
+  if (is_outcome) calls->refused[index] = std::move(error);
   client->Withdraw(id, 1);
   return is_outcome;
 }
@@ -199,11 +211,13 @@ bool SubmitOne(ModuleState* module, CallsState* calls, CallClient* client, PyObj
   if (!id.ok()) return SetError(id.status()) != nullptr;
   const uint64_t index = calls->submitted - 1;
   if (!PrepareFunction(module, AsClient(calls->owner.get()), callable, &function)) {
-    return Refuse(calls, client, *id, index);
+    return Refuse(module, calls, client, *id, index, callable, kind, nullptr);
   }
   // A function with state goes together with its arguments: what they share stays shared.
   CallBatch batch(*client, function, !function.is_global());
-  if (!batch.Add(module, kind, *id, arguments)) return Refuse(calls, client, *id, index);
+  if (!batch.Add(module, kind, *id, arguments)) {
+    return Refuse(module, calls, client, *id, index, callable, kind, arguments);
+  }
   return FlushOrWithdraw(&batch, client, CallId(), 0);
 }
 
@@ -254,22 +268,19 @@ bool SubmitChunks(ModuleState* module, CallsState* calls, CallClient* client, Py
   absl::StatusOr<CallId> first = Register(calls, client, starts.size());
   if (!first.ok()) return SetError(first.status()) != nullptr;
   if (!PrepareFunction(module, AsClient(calls->owner.get()), callable, &function)) {
-    PyRef error = TakeException();
+    PyRef error = TakePicklingError(module, callable, CallKind::kMap, nullptr);
+    for (size_t i = 0; error && i < starts.size(); ++i) calls->refused[first_index + i] = PyRef::Borrow(error.get());
     client->Withdraw(*first, starts.size());
-    if (PyErr_GivenExceptionMatches(error.get(), PyExc_Exception)) {
-      for (size_t i = 0; i < starts.size(); ++i) calls->refused[first_index + i] = PyRef::Borrow(error.get());
-      return true;
-    }
-    RaiseException(std::move(error));
-    return false;
+    return static_cast<bool>(error);
   }
   CallBatch batch(*client, function, function.must_go_inside());
   for (size_t i = 0; i < starts.size(); ++i) {
     const CallId id = CallId::FromValue(first->value() + i);
     const Py_ssize_t end = i + 1 < starts.size() ? starts[i + 1] : length;
     PyRef chunk = ChunkOf(items, starts[i], end, single);
-    const bool added = chunk && batch.Add(module, KindFor(star, single), id, chunk.get());
-    if (!added && !Refuse(calls, client, id, first_index + i)) {
+    const CallKind kind = KindFor(star, single);
+    const bool added = chunk && batch.Add(module, kind, id, chunk.get());
+    if (!added && !Refuse(module, calls, client, id, first_index + i, callable, kind, chunk.get())) {
       client->Withdraw(CallId::FromValue(id.value() + 1), starts.size() - i - 1);
       return false;
     }
@@ -736,6 +747,15 @@ PyObject* ClientQueued(PyObject* self, void*) {
   return client == nullptr ? nullptr : PyLong_FromUnsignedLongLong(client->queued());
 }
 
+// What a worker said about its end, without a call: bytes or None.
+PyObject* ClientTakeReport(PyObject* self, PyObject*) {
+  CallClient* client = UseClient(self);
+  if (client == nullptr) return nullptr;
+  const std::string report = client->TakeReport();
+  if (report.empty()) Py_RETURN_NONE;
+  return PyBytes_FromStringAndSize(report.data(), static_cast<Py_ssize_t>(report.size()));
+}
+
 PyObject* ClientAnswered(PyObject* self, void*) {
   CallClient* client = UseClient(self);
   return client == nullptr ? nullptr : PyLong_FromUnsignedLongLong(client->answered());
@@ -755,6 +775,8 @@ PyMethodDef kClientMethods[] = {
     {"close", ClientClose, METH_NOARGS, "close(): no new calls; workers end when the queue is drained"},
     {"terminate", ClientTerminate, METH_VARARGS, "terminate(reason): outstanding calls end with this reason"},
     {"fail", ClientFail, METH_VARARGS, "fail(reason): there are no workers; calls end with this reason"},
+    {"take_report", ClientTakeReport, METH_NOARGS,
+     "take_report() -> what a worker that could not begin said last (CallServer.report), or None"},
     {"stats", ClientStats, METH_NOARGS, "stats() -> one dict a worker"},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -286,9 +286,24 @@ PyObject* Run(PyObject* self, PyObject* args, PyObject* kwargs) {
   return worker.Run(max_calls) ? PyLong_FromUnsignedLongLong(worker.served()) : nullptr;
 }
 
+PyObject* Report(PyObject* self, PyObject* args) {
+  const char* data = nullptr;
+  Py_ssize_t size = 0;
+  if (!PyArg_ParseTuple(args, "y#:report", &data, &size)) return nullptr;
+  Session* session = RequireSession();
+  if (session == nullptr) return nullptr;
+  absl::StatusOr<std::unique_ptr<CallServer>> server =
+      CallServer::Open(session->segment(), session->me(), reinterpret_cast<SharedObject*>(self)->handle);
+  if (!server.ok()) return SetError(server.status());
+  const absl::Status status = (*server)->Report(std::as_bytes(std::span(data, static_cast<size_t>(size))));
+  if (!status.ok()) return SetError(status);
+  Py_RETURN_NONE;
+}
+
 PyMethodDef kMethods[] = {
     {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(Run)), METH_VARARGS | METH_KEYWORDS,
      "run(max_calls=0) -> calls served\n\nServes calls until the pool ends, or max_calls (0: no limit) were served."},
+    {"report", Report, METH_VARARGS, "report(data): tells the caller why this worker cannot begin"},
     {"__reduce__", ReduceShared, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };

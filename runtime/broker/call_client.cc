@@ -187,8 +187,19 @@ void CallClient::WakeWaiters() {
 void CallClient::DeliverReplies(std::vector<Message> messages) {
   for (Message& message : messages) {
     const CallId call = CallId::FromValue(message.tag());
-    Deliver(call, absl::OkStatus(), std::move(message));
+    if (call) {
+      Deliver(call, absl::OkStatus(), std::move(message));
+    } else {
+      NoteReport(message);
+    }
   }
+}
+
+void CallClient::NoteReport(const Message& message) {
+  ++reports_;
+  const absl::StatusOr<ReplyView> reply = ParseReply(message.payload());
+  if (!reply.ok() || reply->kind != ReplyKind::kReport) return;  // Only to wake the leader.
+  report_.assign(reinterpret_cast<const char*>(reply->outcome.data()), reply->outcome.size());
 }
 
 template <typename Done>
@@ -340,6 +351,17 @@ void CallClient::CollectLost() {
                                             segment_.hosts().Exit(worker).ToString())),
             Message());
   }
+}
+
+std::string CallClient::TakeReport() {
+  Await([] { return false; }, Wait::Try()).IgnoreError();  // Drains what is there.
+  MutexLock lock(mutex_);
+  return std::exchange(report_, {});
+}
+
+uint64_t CallClient::answered() const {
+  MutexLock lock(mutex_);
+  return replies_.popped() + replies_.depth() - reports_;
 }
 
 // ---- Figures -------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@
 #include <deque>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -125,9 +126,12 @@ class CallClient {
   void Terminate(const absl::Status& status);
   // The pool has no workers and gets no more: outstanding calls arrive with `status`, new ones are refused with it.
   void Fail(const absl::Status& status);
+  // What a worker that could not begin reported last; empty when none did since the last time.
+  std::string TakeReport();
+
   uint64_t outstanding() const;
-  // Replies of any kind since the pool began.
-  uint64_t answered() const { return replies_.popped() + replies_.depth(); }
+  // Calls answered or lost since the pool began.
+  uint64_t answered() const;
   // Calls no worker has taken yet.
   uint64_t queued() const { return calls_.depth(); }
   // What this worker is running; none when idle, or not a worker of this pool.
@@ -151,6 +155,7 @@ class CallClient {
   absl::Status Await(Done done, Wait wait);
   template <typename Done>
   absl::Status Lead(Done done, Wait wait, bool* satisfied);
+  void NoteReport(const Message& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DeliverReplies(std::vector<Message> messages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The leader's: looks through the hands for calls of dead workers that recovery could not report (no memory).
   void CollectLost() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -173,9 +178,11 @@ class CallClient {
   mutable absl::Mutex mutex_;
   bool leading_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t next_call_ ABSL_GUARDED_BY(mutex_) = 1;
+  uint64_t reports_ ABSL_GUARDED_BY(mutex_) = 0;  // messages for no call
   uint64_t outstanding_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t notifying_ ABSL_GUARDED_BY(mutex_) = 0;  // groups with `notify` that have not finished
   bool stop_waiting_ ABSL_GUARDED_BY(mutex_) = false;
+  std::string report_ ABSL_GUARDED_BY(mutex_);
   absl::Status refused_ ABSL_GUARDED_BY(mutex_);    // why no call is taken any more
   Ranges ranges_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::shared_ptr<CallGroup>> finished_ ABSL_GUARDED_BY(mutex_);  // with `notify`

@@ -147,6 +147,12 @@ absl::Status CallServer::ReportLost(ExitStatus status) {
   return Reply(ReplyKind::kLost, {&part, 1}, {});
 }
 
+absl::Status CallServer::Report(std::span<const std::byte> report) {
+  const ReplyHeader header{.kind = ReplyKind::kReport, .reserved = {}, .run_nanos = 0};
+  const std::array parts = {AsBytes(header), report};
+  return replies_.Push({.parts = parts, .handles = {}, .tag = 0}, Wait::Try());
+}
+
 void CallServer::EmptyHand() {
   hand().started_nanos.store(0, std::memory_order_relaxed);
   hand().claim.store(0, std::memory_order_release);

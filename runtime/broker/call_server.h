@@ -50,6 +50,9 @@ class CallServer {
   // The worker is about to end with `status` without an outcome.
   absl::Status ReportLost(ExitStatus status);
 
+  // Tells the caller why this worker will not take calls (CallClient::TakeReport).
+  absl::Status Report(std::span<const std::byte> report);
+
   CallId in_hand() const { return in_hand_; }
 
  private:
