@@ -1,5 +1,6 @@
 """Proxies: what a process holds in place of an object that lies in a manager's server."""
 
+import collections.abc
 import threading
 import time
 import types
@@ -366,7 +367,7 @@ class ListProxy(BaseListProxy):
     __class_getitem__ = classmethod(types.GenericAlias)
 
 
-_BaseDictProxy = MakeProxyType('DictProxy', (
+_BaseDictProxy = MakeProxyType('_BaseDictProxy', (
     '__contains__', '__delitem__', '__getitem__', '__ior__', '__iter__', '__len__', '__or__', '__reversed__',
     '__ror__', '__setitem__', 'clear', 'copy', 'fromkeys', 'get', 'items', 'keys', 'pop', 'popitem', 'setdefault',
     'update', 'values'))
@@ -379,13 +380,12 @@ class DictProxy(_BaseDictProxy):
     __class_getitem__ = classmethod(types.GenericAlias)
 
 
-_BaseSetProxy = MakeProxyType('SetProxy', (
+_BaseSetProxy = MakeProxyType('_BaseSetProxy', (
     '__and__', '__contains__', '__ge__', '__gt__', '__iand__', '__ior__', '__isub__', '__iter__', '__ixor__',
     '__le__', '__len__', '__lt__', '__or__', '__rand__', '__ror__', '__rsub__', '__rxor__', '__sub__', '__xor__',
     'add', 'clear', 'copy', 'difference', 'difference_update', 'discard', 'intersection', 'intersection_update',
     'isdisjoint', 'issubset', 'issuperset', 'pop', 'remove', 'symmetric_difference', 'symmetric_difference_update',
     'union', 'update'))
-_BaseSetProxy._method_to_typeid_ = {'__iter__': 'Iterator'}
 
 
 class SetProxy(_BaseSetProxy):
@@ -395,6 +395,11 @@ class SetProxy(_BaseSetProxy):
     __ixor__ = _in_place('__ixor__')
 
     __class_getitem__ = classmethod(types.GenericAlias)
+
+
+collections.abc.MutableSequence.register(BaseListProxy)
+collections.abc.MutableMapping.register(_BaseDictProxy)
+collections.abc.MutableSet.register(_BaseSetProxy)
 
 
 ArrayProxy = MakeProxyType('ArrayProxy', ('__len__', '__getitem__', '__setitem__'))

@@ -233,8 +233,9 @@ class _ConnectionBase:
 
     def send(self, obj):
         """Sends a picklable object."""
-        self._check_closed()
-        self._check_writable()
+        if self._handle is None or not self._writable:
+            self._check_closed()
+            self._check_writable()
         self._send_bytes(_ForkingPickler.dumps(obj))
 
     def recv_bytes(self, maxlength=None):
@@ -273,8 +274,9 @@ class _ConnectionBase:
 
     def recv(self):
         """Receives an object; EOFError if there is nothing left and the other end is closed."""
-        self._check_closed()
-        self._check_readable()
+        if self._handle is None or not self._readable:
+            self._check_closed()
+            self._check_readable()
         return _ForkingPickler.loads(self._recv_exactly(self._recv_size(), True))
 
     def poll(self, timeout=0.0):
@@ -312,6 +314,7 @@ class Connection(_ConnectionBase):
     # The seam for transports that spin before they block: whatever is received or sent passes these.
     _read = staticmethod(os.read)
     _readv = staticmethod(os.readv)
+    _write = staticmethod(os.write)
     _writev = staticmethod(os.writev)
 
     def _close(self, _close=os.close):
@@ -333,7 +336,13 @@ class Connection(_ConnectionBase):
     def _send_bytes(self, buf):
         size = len(buf)
         if size <= _COPY_LIMIT:
-            self._send(_SHORT.pack(size) + buf)
+            message = _SHORT.pack(size) + buf
+            try:
+                written = self._write(self._handle, message)
+            except BlockingIOError:
+                written = 0
+            if written != size + 4:
+                self._send(memoryview(message)[written:])
         elif size <= _LARGEST_SHORT:
             self._send(_SHORT.pack(size), buf)
         else:
@@ -357,7 +366,9 @@ class Connection(_ConnectionBase):
 
     def _recv_exactly(self, size, begun):
         """`size` bytes, in as many reads as it takes."""
-        chunk = self._read_some(min(size, _READ_PIECE), begun) if size else b''
+        if not size:
+            return b''
+        chunk = self._read_some(size if size < _READ_PIECE else _READ_PIECE, begun)
         if len(chunk) == size:
             return chunk
         if size > _JOIN_LIMIT:
@@ -381,7 +392,10 @@ class Connection(_ConnectionBase):
 
     def _recv_size(self):
         """Receives the length prefix of a message."""
-        size, = _SHORT.unpack(self._recv_exactly(4, False))
+        prefix = self._read_some(4, False)
+        if len(prefix) != 4:
+            prefix += self._recv_exactly(4 - len(prefix), True)
+        size, = _SHORT.unpack(prefix)
         if size >= 0:
             return size
         if size == -1:

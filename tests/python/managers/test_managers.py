@@ -1,5 +1,6 @@
 """Managers and proxies.  Runs under pyhost and under python3, whose standard library is the oracle."""
 
+import collections.abc
 import contextlib
 import copy
 import gc
@@ -17,7 +18,6 @@ import traceback
 import unittest
 from multiprocessing import AuthenticationError, ProcessError, managers
 from multiprocessing.managers import BaseManager, RemoteError, SharedMemoryManager, SyncManager
-from unittest import mock
 
 UNDER_PYHOST = 'pyhost' in os.path.basename(sys.executable)
 AS_IN_3_14 = UNDER_PYHOST or sys.version_info >= (3, 14)
@@ -229,6 +229,11 @@ class Containers(Managed):
             thread.start()
             thread.join(SECONDS)
         self.assertEqual(others, [False])
+
+    @unittest.skipUnless(AS_IN_3_14, 'new in 3.14')
+    def test_abstract_types(self):
+        self.assertIsInstance(self.manager.list(), collections.abc.MutableSequence)
+        self.assertIsInstance(self.manager.dict(), collections.abc.MutableMapping)
 
     @unittest.skipUnless(AS_IN_3_14, 'new in 3.14')
     def test_locked(self):
