@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "host/internal_arguments.h"
 #include "host/interpreter.h"
 #include "host/interpreter_state.h"
@@ -34,6 +35,12 @@ int CallMain() {
   if (!PyErr_Occurred()) return static_cast<int>(number);
   PyErr_Print();  // ends the process for a SystemExit
   return 1;
+}
+
+// "pyhost Process-2"
+void SetTitleOf(Session& session) {
+  absl::StatusOr<HostInfo> info = session.segment().hosts().Info(session.me());
+  SetProcessTitle(absl::StrCat("pyhost ", info.ok() ? info->name : ""));
 }
 
 absl::StatusOr<StartPayload> ReadPayload(Session& session) {
@@ -82,6 +89,7 @@ void RunForkedChild(std::vector<UniqueFd> received, const StandardFiles& streams
     session->Leave(code);
     _exit(code);
   }
+  SetTitleOf(*session);
   PYHOST_CRASH_POINT("child-before-main");
   int code = CallMain();
   // As in python3: a child of the forkserver method leaves without taking the server's modules apart.
@@ -102,7 +110,8 @@ int ChildMain(int argc, char** argv) {
   if (!spec.ok()) return ReportInternalError("a new process", spec.status());
   std::vector<std::string> command = {spec->program};
   command.insert(command.end(), spec->flags.begin(), spec->flags.end());
-  SetProcessTitle(argc, argv, "pyhost");
+  KeepCommandLine(argc, argv);
+  SetTitleOf(**session);
   if (std::optional<int> code = StartInterpreter(command)) return *code;
   int code = FinalizeInterpreter(CallMain());
   (*session)->Leave(code);

@@ -81,8 +81,7 @@ absl::Status Preload(const ServerSpec& spec, const std::string& name) {
   if (!done) PyErr_Print();
   if (!HasThreads()) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      absl::StrCat("preloading module '", name, "' started a thread, which no forked process would have; take it out of "
-                   "set_forkserver_preload(), or start the thread in a function"));
+      absl::StrCat("preloaded module '", name, "' started a thread, which no fork would have; start it in a function"));
 }
 
 absl::Status ImportAll(const ServerSpec& spec) {
@@ -221,7 +220,9 @@ int ForkServerMain(int argc, char** argv) {
   if (!session.ok()) return ReportInternalError("fork server", session.status());
   std::vector<std::string> command = {spec.program};
   command.insert(command.end(), spec.flags.begin(), spec.flags.end());
-  SetProcessTitle(argc, argv, absl::StrCat("pyhost-", spec.method, "-server"));
+  KeepCommandLine(argc, argv);
+  SetProcessTitle(absl::StrCat("pyhost-", spec.method, "-server"));
+  ArmCrashPoint();
   StandardFiles streams = StandardFiles::Now();
   if (std::optional<int> code = StartInterpreter(command)) return *code;
   absl::Status refusal = ImportAll(spec);

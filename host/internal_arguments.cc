@@ -4,7 +4,10 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <string>
+
+#include "runtime/base/crash_point.h"
 
 namespace pyhost::host {
 
@@ -22,6 +25,16 @@ UniqueFd TakeDescriptorArgument(int argc, char** argv, std::string_view name) {
 int ReportInternalError(std::string_view who, const absl::Status& status) {
   std::fprintf(stderr, "pyhost: %s: %s\n", std::string(who).c_str(), std::string(status.message()).c_str());
   return 1;
+}
+
+void ArmCrashPoint() {
+#ifdef PYHOST_CRASH_POINTS
+  const char* wish = std::getenv("PYHOST_CRASH");
+  const char* colon = wish == nullptr ? nullptr : std::strchr(wish, ':');
+  if (colon != nullptr && unlink(colon + 1) == 0) {
+    crash_point::Arm(std::string_view(wish, static_cast<size_t>(colon - wish)));
+  }
+#endif
 }
 
 }  // namespace pyhost::host

@@ -16,6 +16,10 @@ UniqueFd TakeDescriptorArgument(int argc, char** argv, std::string_view name);
 // Says on stderr what went wrong in an internal mode, and gives its exit code.
 int ReportInternalError(std::string_view who, const absl::Status& status);
 
+// Builds with crash points: the variable PYHOST_CRASH, "<point>:<file>", arms a crash point in the first supervisor or
+// server that manages to remove the file.  Otherwise nothing.
+void ArmCrashPoint();
+
 }  // namespace pyhost::host
 
 #endif  // PYHOST_HOST_INTERNAL_ARGUMENTS_H_

@@ -7,9 +7,11 @@
 
 namespace pyhost::host {
 
-// Overwrites the memory of the command line, which nobody may need any more; cut to what fits.  The name of the main
-// thread becomes the title's first 15 bytes.
-void SetProcessTitle(int argc, char** argv, std::string_view title);
+// Where the command line lies in memory.  Nobody may need it any more when a title is set.
+void KeepCommandLine(int argc, char** argv);
+
+// Overwrites the command line, cut to what fits.  The name of the calling thread becomes the title's first 15 bytes.
+void SetProcessTitle(std::string_view title);
 
 }  // namespace pyhost::host
 

@@ -48,7 +48,9 @@ int SupervisorMain(int argc, char** argv) {
   if (!ticket.ok()) return ReportInternalError("supervisor", ticket.status());
   UniqueFd control = TakeDescriptorArgument(argc, argv, "supervisor-end");
   IgnoreGroupSignals();
-  SetProcessTitle(argc, argv, "pyhost-supervisor");
+  KeepCommandLine(argc, argv);
+  SetProcessTitle("pyhost-supervisor");
+  ArmCrashPoint();
   // A host that lost its descriptors takes them from us; where only ancestors may look at a process (Yama), it is let.
   prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
   std::unique_ptr<Launcher> launcher = NewProcessLauncher();

@@ -18,6 +18,7 @@
 #include "modules/native/server_settings.h"
 #include "modules/native/session_access.h"
 #include "modules/native/status.h"
+#include "runtime/base/crash_point.h"
 #include "runtime/base/status_util.h"
 #include "runtime/segment/object_table.h"
 #include "runtime/session/session.h"
@@ -204,7 +205,19 @@ PyObject* SupervisorPid(PyObject*, PyObject*) {
   return PyLong_FromLong(supervisor.ok() ? supervisor->pid : 0);
 }
 
+#ifdef PYHOST_CRASH_POINTS
+PyObject* ArmCrashPoint(PyObject*, PyObject* argument) {
+  const char* name = PyUnicode_AsUTF8(argument);
+  if (name == nullptr) return nullptr;
+  crash_point::Arm(name);
+  Py_RETURN_NONE;
+}
+#endif
+
 PyMethodDef kFunctions[] = {
+#ifdef PYHOST_CRASH_POINTS
+    {"arm_crash_point", ArmCrashPoint, METH_O, "For tests: the next arrival at this point kills the process."},
+#endif
     {"fork_child", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(ForkChild)), METH_VARARGS | METH_KEYWORDS,
      "fork_child(name, daemon=False): forks.  None in the child, its Child in the parent."},
     {"child_payload", ChildPayload, METH_NOARGS, "In a child: the payload that its starter committed, once."},

@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <sys/stat.h>
 
-#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -30,13 +29,7 @@ constexpr uint32_t kDependentFlags = HostFlag::kDaemon | HostFlag::kWorker;
 
 }  // namespace
 
-HostWatch::HostWatch(Segment* segment, HostId me, EventLoop* loop, std::function<void()> on_end)
-    : segment_(segment), me_(me), loop_(loop), on_end_(std::move(on_end)) {}
-
-size_t HostWatch::user_hosts() const {
-  return static_cast<size_t>(
-      std::count_if(watched_.begin(), watched_.end(), [](const auto& entry) { return !entry.second.service; }));
-}
+HostWatch::HostWatch(Segment* segment, HostId me, EventLoop* loop) : segment_(segment), me_(me), loop_(loop) {}
 
 void HostWatch::Add(HostId id, UniqueFd life) {
   absl::StatusOr<HostInfo> info = segment_->hosts().Info(id);
@@ -51,6 +44,7 @@ void HostWatch::Add(HostId id, UniqueFd life) {
 void HostWatch::WatchProcess(HostId id, const HostInfo& info, Watched* watched) {
   watched->pid = info.pid;
   watched->service = (info.flags & kServiceFlags) != 0;
+  if (!watched->service) ++user_hosts_;
   absl::StatusOr<UniqueFd> process = OpenPidfd(info.pid);
   bool is_it = process.ok() && !ProcessIsGone(info.pid, info.start_time);
   if (process.ok()) watched->process = *std::move(process);
@@ -116,13 +110,13 @@ void HostWatch::Finish(HostId id) {
   if (found == watched_.end()) return;
   loop_->Forget(found->second.process_token);
   loop_->Forget(found->second.life_token);
+  if (!found->second.service) --user_hosts_;
   watched_.erase(found);
   // Never overwrites a word that somebody wrote; makes it final.
   segment_->hosts().SetExit(id, {ExitStatus::Kind::kLost, 0}, /*truth=*/true);
   PYHOST_CRASH_POINT("supervisor-before-recovery");
   Recover(id);
   EndOrphansOf(id);
-  on_end_();
 }
 
 void HostWatch::Recover(HostId id) {

@@ -12,7 +12,6 @@
 #define PYHOST_RUNTIME_SUPERVISION_HOST_WATCH_H_
 
 #include <cstdint>
-#include <functional>
 #include <map>
 
 #include "absl/status/status.h"
@@ -26,8 +25,8 @@ namespace pyhost {
 
 class HostWatch {
  public:
-  // `on_end` is called after each host's recovery.  None of the pointers is owned.
-  HostWatch(Segment* segment, HostId me, EventLoop* loop, std::function<void()> on_end);
+  // None of the pointers is owned.
+  HostWatch(Segment* segment, HostId me, EventLoop* loop);
 
   // Watches `id`, whose record knows its pid.  `life`: the read end of its life pipe, or none.  Repeating is harmless.
   void Add(HostId id, UniqueFd life);
@@ -36,7 +35,7 @@ class HostWatch {
   void OnReaped(pid_t pid, ExitStatus status);
 
   // Hosts that keep a session going: neither supervisor nor servers.
-  size_t user_hosts() const;
+  size_t user_hosts() const { return user_hosts_; }
 
   // Gives back what a host held that is gone; its exit word is set.
   void Recover(HostId id);
@@ -65,8 +64,8 @@ class HostWatch {
   Segment* const segment_;
   const HostId me_;
   EventLoop* const loop_;
-  const std::function<void()> on_end_;
   std::map<uint32_t, Watched> watched_;  // by HostId
+  size_t user_hosts_ = 0;                // those of them that are no service
 };
 
 }  // namespace pyhost

@@ -32,8 +32,7 @@ absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Create(const SessionTick
   PYHOST_ASSIGN_OR_RETURN(self->segment_, Segment::Attach(ticket.segment_fd));
   PYHOST_RETURN_IF_ERROR(self->segment_->hosts().Adopt(ticket.me));
   PYHOST_ASSIGN_OR_RETURN(self->loop_, EventLoop::Create());
-  self->watch_ = std::make_unique<HostWatch>(self->segment_.get(), ticket.me, self->loop_.get(),
-                                             [self] { self->ConsiderEnd(); });
+  self->watch_ = std::make_unique<HostWatch>(self->segment_.get(), ticket.me, self->loop_.get());
   self->servers_ = std::make_unique<ServerSet>(self->segment_.get(), ticket, launcher, self->loop_.get(),
                                                self->watch_.get());
   PYHOST_RETURN_IF_ERROR(self->Watch());
@@ -51,6 +50,7 @@ absl::Status Supervisor::Watch() {
 absl::Status Supervisor::Run() {
   while (!done_) {
     PYHOST_RETURN_IF_ERROR(loop_->RunOnce());
+    ConsiderEnd();
   }
   return EndServers();
 }

@@ -1,0 +1,92 @@
+"""Death of supervisor, server, starter and child at each step of a start and of an end."""
+
+import unittest
+
+import _pyhost
+from session import SECONDS, SessionCase
+
+SERVER_POINTS = ('server-before-fork', 'server-forked', 'server-before-answer')
+CHILD_POINTS = ('fork-child-before-adopt', 'child-before-main')
+SUPERVISOR_POINTS = ('supervisor-launched-server', 'supervisor-forwarded-start', 'supervisor-before-recovery')
+STARTER_POINTS = ('start-has-payload', 'start-sent')
+
+
+@unittest.skipUnless(hasattr(_pyhost, 'arm_crash_point'), 'a build without crash points')
+class CrashPointTest(SessionCase):
+
+    def crashing(self, point):
+        """The environment in which the first server (or supervisor) that gets there dies at the point."""
+        token = self.path('token')
+        open(token, 'w').close()
+        return {'PYHOST_CRASH': f'{point}:{token}'}
+
+    def test_server_that_dies_in_a_start_is_replaced_and_the_child_runs_once(self):
+        for method in ('spawn', 'forkserver'):
+            for point in SERVER_POINTS:
+                with self.subTest(method=method, point=point):
+                    count = self.path(f'{method}-{point}')
+                    out = self.run_script(f'''
+                        def run():
+                            with open({count!r}, 'a') as file:
+                                file.write('x')
+                            sys.exit(3)
+                    ''', '''
+                        process = start(run)
+                        process.join(20)
+                        print(process.exitcode)
+                    ''', method, env=self.crashing(point))
+                    self.assertEqual(out, '3\n')
+                    with open(count) as file:
+                        self.assertEqual(file.read(), 'x')
+
+    def test_child_that_dies_in_its_start_has_ended_by_a_signal(self):
+        for method in ('spawn', 'forkserver'):
+            for point in CHILD_POINTS:
+                with self.subTest(method=method, point=point):
+                    out = self.run_script('', f'''
+                        process = start(sleep)
+                        process.join({SECONDS})
+                        print(process.exitcode)
+                    ''', method, env=self.crashing(point))
+                    self.assertEqual(out, '-9\n')
+
+    def test_supervisor_that_dies_in_a_start_or_an_end_hangs_nobody(self):
+        for point in SUPERVISOR_POINTS:
+            with self.subTest(point=point):
+                out = self.run_script('', '''
+                    end = time.monotonic() + 30
+                    try:
+                        while time.monotonic() < end:
+                            process = start(leave, 3)
+                            process.join(20)
+                            assert process.exitcode == 3, process.exitcode
+                    except OSError as error:
+                        print('supervisor' in str(error))
+                ''', env=self.crashing(point))
+                self.assertEqual(out, 'True\n')
+
+    def test_starter_that_dies_in_a_start_leaves_nothing(self):
+        for point in STARTER_POINTS:
+            with self.subTest(point=point):
+                self.run_script('', f'''
+                    start(nothing).join()
+                    _pyhost.arm_crash_point({point!r})
+                    start(nothing, daemon=True)
+                ''', code=-9)
+
+    def test_fork_that_dies_before_it_has_its_place(self):
+        out = self.run_script('', '''
+            start(nothing).join()
+            pid = os.fork()
+            os._exit(0) if pid == 0 else os.waitpid(pid, 0)
+            _pyhost.arm_crash_point('fork-child-before-adopt')
+            process = mp.get_context('fork').Process(target=nothing)
+            process.start()
+            process.join(20)
+            print(process.exitcode)
+        ''')
+        self.assertEqual(out, '-9\n')
+
+
+if __name__ == '__main__':
+    unittest.main()

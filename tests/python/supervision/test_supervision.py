@@ -1,0 +1,242 @@
+"""The supervisor, the fork servers, and what survives the death of each."""
+
+import unittest
+
+from session import SessionCase
+
+METHODS = ('spawn', 'forkserver', 'fork')
+SERVED = ('spawn', 'forkserver')
+
+
+def with_methods(*methods):
+    """The test is run once for each start method, as a subtest."""
+    def decorate(test):
+        def run(self):
+            for method in methods:
+                with self.subTest(method=method):
+                    test(self, method)
+        run.__name__ = test.__name__
+        return run
+    return decorate
+
+
+class SupervisorTest(SessionCase):
+
+    @with_methods(*METHODS)
+    def test_session_of_a_finished_program_leaves_no_process(self, method):
+        self.run_script('', '''
+            process = start(nothing)
+            process.join()
+            assert process.exitcode == 0
+        ''', method)
+
+    @with_methods(*METHODS)
+    def test_daemons_end_within_a_second_of_their_killed_parent(self, method):
+        self.run_script('', '''
+            daemons = [start(sleep, daemon=True) for _ in range(3)]
+            os.kill(os.getpid(), signal.SIGKILL)
+        ''', method, code=-9)
+
+    def test_daemons_that_ignore_sigterm_are_killed(self):
+        self.run_script('''
+            def stubborn(ready):
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                ready.set()
+                sleep()
+        ''', '''
+            ready = CONTEXT.Event()
+            start(stubborn, ready, daemon=True)
+            ready.wait()
+            os.kill(os.getpid(), signal.SIGKILL)
+        ''', code=-9)
+
+    @with_methods(*METHODS)
+    def test_children_that_are_no_daemons_outlive_their_killed_parent(self, method):
+        marker = self.path('marker')
+        self.run_script(f'''
+            def late(parent):
+                wait_until(lambda: is_gone(parent))
+                open({marker!r}, 'a').close()
+        ''', '''
+            start(late, os.getpid())
+            os.kill(os.getpid(), signal.SIGKILL)
+        ''', method, code=-9)
+        open(marker).close()
+
+    @with_methods(*METHODS)
+    def test_running_session_survives_the_supervisor(self, method):
+        out = self.run_script('''
+            def until(event, code):
+                event.wait()
+                sys.exit(code)
+        ''', '''
+            event = CONTEXT.Event()
+            children = [start(until, event, code) for code in (3, 4)]
+            supervisor = _pyhost.supervisor_pid()
+            os.kill(supervisor, signal.SIGKILL)
+            wait_until(lambda: is_gone(supervisor))
+            event.set()
+            for child in children:
+                child.join(20)
+            print([child.exitcode for child in children])
+        ''', method)
+        self.assertEqual(out, '[3, 4]\n')
+
+    @with_methods(*SERVED)
+    def test_start_without_supervisor_is_an_error_that_names_it(self, method):
+        out = self.run_script('', '''
+            start(nothing).join()
+            supervisor = _pyhost.supervisor_pid()
+            os.kill(supervisor, signal.SIGKILL)
+            wait_until(lambda: is_gone(supervisor))
+            try:
+                start(nothing)
+            except OSError as error:
+                print(type(error).__name__, f'supervisor (pid {supervisor}) is gone' in str(error))
+        ''', method)
+        self.assertEqual(out, 'SessionError True\n')
+
+    def test_ctrl_c_and_hangup_leave_the_supervisor_alone(self):
+        self.run_script('', '''
+            start(nothing).join()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+                os.kill(_pyhost.supervisor_pid(), number)
+                os.kill(_pyhost.server_pid('spawn'), number)
+            process = start(nothing)
+            process.join()
+            assert process.exitcode == 0
+        ''')
+
+    def test_record_of_a_host_that_became_another_program_is_given_back(self):
+        out = self.run_script('''
+            def become(conn):
+                lock = CONTEXT.Lock()
+                conn.send(_pyhost.host_id())
+                os.execv('/bin/sleep', ['sleep', '600'])
+        ''', '''
+            ours, theirs = CONTEXT.Pipe()
+            process = start(become, theirs)
+            ours.recv()
+            wait_until(lambda: 'exited with code 0' in process._popen._child.exit_reason())
+            print(is_gone(process.pid))
+            process.kill()
+        ''')
+        self.assertEqual(out, 'False\n')
+
+    def test_descriptors_are_as_many_after_many_children_as_before(self):
+        self.run_script('''
+            def counts():
+                return [len(os.listdir(f'/proc/{pid}/fd'))
+                        for pid in (os.getpid(), _pyhost.supervisor_pid(), _pyhost.server_pid('spawn'))]
+            def run_one():
+                process = start(nothing)
+                process.join()
+                process.close()
+        ''', '''
+            run_one()
+            before = counts()
+            for _ in range(50):
+                run_one()
+            wait_until(lambda: counts() == before)
+        ''')
+
+
+class ServerTest(SessionCase):
+
+    @with_methods(*SERVED)
+    def test_killed_server_is_replaced_and_its_children_keep_their_exit_codes(self, method):
+        out = self.run_script('''
+            def until(event, code):
+                event.wait()
+                sys.exit(code)
+        ''', f'''
+            event = CONTEXT.Event()
+            children = [start(until, event, code) for code in (3, 4)]
+            server = _pyhost.server_pid({method!r})
+            os.kill(server, signal.SIGKILL)
+            children.append(start(until, event, 5))
+            event.set()
+            for child in children:
+                child.join(20)
+            print([child.exitcode for child in children], _pyhost.server_pid({method!r}) != server)
+        ''', method)
+        self.assertEqual(out, '[3, 4, 5] True\n')
+
+    def test_children_of_a_killed_server_leave_no_zombie(self):
+        self.run_script('''
+            def children_of(pid):
+                with open(f'/proc/{pid}/task/{pid}/children') as file:
+                    return file.read().split()
+        ''', '''
+            process = start(sleep)
+            server = _pyhost.server_pid('spawn')
+            os.kill(server, signal.SIGKILL)
+            process.kill()
+            process.join()
+            assert process.exitcode == -9
+            wait_until(lambda: not os.path.exists(f'/proc/{process.pid}'))
+            wait_until(lambda: not os.path.exists(f'/proc/{server}'))
+        ''')
+
+    def test_preload_that_starts_a_thread_is_refused_and_named(self):
+        with open(self.path('threaded.py'), 'w') as file:
+            file.write('import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n')
+        out = self.run_script('', '''
+            CONTEXT.set_forkserver_preload(['threaded'])
+            try:
+                start(nothing)
+            except OSError as error:
+                print("module 'threaded' started a thread" in str(error))
+        ''', 'forkserver')
+        self.assertEqual(out, 'True\n')
+
+    def test_preload_that_ends_the_server_fails_the_start_with_the_cause(self):
+        with open(self.path('deadly.py'), 'w') as file:
+            file.write('import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n')
+        out = self.run_script('', '''
+            CONTEXT.set_forkserver_preload(['deadly'])
+            try:
+                start(nothing)
+            except OSError as error:
+                print('killed by SIGKILL' in str(error))
+        ''', 'forkserver')
+        self.assertEqual(out, 'True\n')
+
+    def test_variables_read_at_start_up_get_a_server_of_their_own(self):
+        out = self.run_script('''
+            def tell(conn):
+                conn.send((sys.flags.utf8_mode, os.environ.get('PYTHONUTF8')))
+        ''', '''
+            ours, theirs = CONTEXT.Pipe()
+            for value in ('0', '1'):
+                os.environ['PYTHONUTF8'] = value
+                start(tell, theirs).join()
+                print(*ours.recv())
+        ''')
+        self.assertEqual(out, '0 0\n1 1\n')
+
+    def test_concurrent_starts_from_many_threads(self):
+        out = self.run_script('', '''
+            codes = []
+            def run(code):
+                process = start(leave, code)
+                process.join()
+                codes.append(process.exitcode)
+            threads = [threading.Thread(target=run, args=(code,)) for code in range(20)]
+            for thread in threads: thread.start()
+            for thread in threads: thread.join()
+            print(sorted(codes) == list(range(20)))
+        ''')
+        self.assertEqual(out, 'True\n')
+
+    def test_large_arguments(self):
+        out = self.run_script('def size(data): sys.exit(len(data) >> 20)', '''
+            process = start(size, b'x' * (50 << 20))
+            process.join()
+            print(process.exitcode)
+        ''')
+        self.assertEqual(out, '50\n')
+
+
+if __name__ == '__main__':
+    unittest.main()
