@@ -380,6 +380,9 @@ void HostTable::FreeIfUnwatched(HostRecord& record, HostId id) {
   for (uint32_t word = 0; word < map_->holder_words(); ++word) {
     if (watchers[word].load() != 0) return;
   }
+  // Cleared first, so that the slot's next life never shows the process of this one.
+  record.pid.store(0);
+  record.exit.store(0);
   Life free;
   free.generation = life.generation;
   Move(record, life, free);
