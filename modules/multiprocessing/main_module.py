@@ -38,7 +38,7 @@ def describe():
     if name is not None:
         return _describe_name(main, name)
     path = getattr(main, '__file__', None)
-    if path is not None:
+    if path is not None and path != '<stdin>':
         return {'init_main_from_path': os.path.normpath(_absolute(path))}
     source = _source_without_file()
     return {} if source is None else {'main_source': source}

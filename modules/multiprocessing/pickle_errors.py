@@ -131,7 +131,12 @@ def _parts_of_state(obj):
     if not isinstance(reduced, tuple) or len(reduced) < 2:
         return
     yield from _parts_of_call(obj, reduced)
-    state = reduced[2] if len(reduced) > 2 else None
+    reduced = (*reduced, None, None, None)[:5]
+    for index, item in enumerate(reduced[3] or ()):
+        yield f'[{index}]', item
+    for key, value in reduced[4] or ():
+        yield f'[{_short(key)}]', value
+    state = reduced[2]
     for mapping in state if isinstance(state, tuple) and len(state) == 2 else (state,):
         if isinstance(mapping, dict):
             for key, value in mapping.items():

@@ -1,0 +1,207 @@
+"""The package as a whole: what it exports, what it loads, and that it is the one that should run."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import unittest
+
+from script import UNDER_PYHOST, ScriptCase, run
+
+
+class ImportTest(ScriptCase):
+    def loaded(self, statement):
+        """The modules that a statement loads, {name: file}."""
+        outcome = run('-c', f'''if 1:
+            import json, sys
+            {statement}
+            print(json.dumps({{name: getattr(module, '__file__', None) for name, module in sys.modules.items()}}))
+            ''')
+        self.assertEqual(0, outcome.code, outcome)
+        return json.loads(outcome.stdout)
+
+    @unittest.skipUnless(UNDER_PYHOST, 'asks whether the drop-in is there')
+    def test_nothing_of_the_standard_library_package_is_loaded(self):
+        package = os.path.join(sysconfig.get_path('stdlib'), 'multiprocessing')
+        loaded = self.loaded('''
+            import multiprocessing.pool, multiprocessing.managers, multiprocessing.connection, multiprocessing.dummy
+            import multiprocessing.sharedctypes, multiprocessing.shared_memory, multiprocessing.popen_forkserver
+            import multiprocessing.queues, multiprocessing.synchronize, multiprocessing.resource_sharer''')
+        ours = [file for name, file in loaded.items() if name.startswith('multiprocessing')]
+        self.assertGreater(len(ours), 15)
+        for file in ours:
+            self.assertFalse(file.startswith(package + os.sep), file)
+
+    @unittest.skipUnless(UNDER_PYHOST, 'python3 loads more')
+    def test_importing_the_package_is_cheap(self):
+        plain, more = self.loaded('pass'), self.loaded('import multiprocessing')
+        for name in ('socket', 'pickle', 'subprocess', 'logging', 'signal', 'tempfile'):
+            if name not in plain:
+                self.assertNotIn(name, more)
+
+    def test_lazy_names_are_there(self):
+        outcome = run('-c', '''if 1:
+            import multiprocessing
+            from multiprocessing import *
+            from multiprocessing import reduction
+            from multiprocessing.context import reduction as other
+            assert reduction is other and multiprocessing.reducer is reduction and reducer is reduction
+            from multiprocessing.process import _exitcode_to_name
+            assert _exitcode_to_name[-9] == '-SIGKILL'
+            assert not hasattr(multiprocessing, 'nonsense')
+            ''')
+        self.assertEqual((0, ''), (outcome.code, outcome.stderr))
+
+    @unittest.skipUnless(UNDER_PYHOST, 'compares with python3')
+    def test_exports_what_the_standard_library_exports(self):
+        code = 'import multiprocessing; print(*sorted(multiprocessing.__all__))'
+        oracle = os.environ.get('PYHOST_ORACLE', '/usr/bin/python3')
+        expected = subprocess.run([oracle, '-c', code], capture_output=True, text=True, check=True).stdout
+        self.assertEqual(expected, run('-c', code).stdout)
+
+    def test_windows_popen_is_refused_clearly(self):
+        outcome = run('-c', 'import multiprocessing.popen_spawn_win32')
+        self.assertEqual(1, outcome.code)
+
+
+class ContextTest(unittest.TestCase):
+    def test_methods(self):
+        import multiprocessing
+        self.assertEqual({'spawn', 'fork', 'forkserver'}, set(multiprocessing.get_all_start_methods()))
+        for wrong in ('nonsense', '', 5):
+            with self.assertRaises(ValueError):
+                multiprocessing.get_context(wrong)
+        context = multiprocessing.get_context('spawn')
+        self.assertIs(context, context.get_context())
+        with self.assertRaises(ValueError):
+            context.set_start_method('fork')
+
+    def test_choice_is_made_once(self):
+        outcome = run('-c', '''if 1:
+            import multiprocessing
+            assert multiprocessing.get_start_method(allow_none=True) is None
+            multiprocessing.set_start_method('fork')
+            assert multiprocessing.get_start_method() == 'fork'
+            try:
+                multiprocessing.set_start_method('spawn')
+            except RuntimeError as error:
+                print(error)
+            multiprocessing.set_start_method('spawn', force=True)
+            multiprocessing.set_start_method(None, force=True)
+            assert multiprocessing.get_start_method(allow_none=True) is None
+            ''')
+        self.assertEqual((0, 'context has already been set\n', ''), (outcome.code, outcome.stdout, outcome.stderr))
+
+    @unittest.skipUnless(UNDER_PYHOST, 'python3 has another default')
+    def test_default_is_spawn(self):
+        self.assertEqual('spawn\n', run('-c', 'import multiprocessing; print(multiprocessing.get_start_method())').stdout)
+
+
+class ExecutableTest(ScriptCase):
+    def test_program_of_spawn_children(self):
+        """set_executable() with a program of one's own: it is started, by python3's command line."""
+        program = self.write('program', f'''\
+            #!/bin/sh
+            PROGRAM_SAYS=hello exec {sys.executable} "$@"
+            ''')
+        os.chmod(program, 0o755)
+        outcome = self.run_script('''\
+            import multiprocessing, os, sys
+            def worker(conn):
+                conn.send((os.environ.get('PROGRAM_SAYS'), multiprocessing.parent_process().is_alive()))
+                sys.exit(3)
+            if __name__ == '__main__':
+                multiprocessing.set_start_method('spawn')
+                multiprocessing.set_executable(sys.argv[1])
+                here, there = multiprocessing.Pipe()
+                child = multiprocessing.Process(target=worker, args=(there,))
+                child.start()
+                print(*here.recv())
+                child.join()
+                print(child.exitcode)
+            ''', program)
+        self.assert_printed(outcome, 'hello True', '3')
+
+
+class ExitTest(ScriptCase):
+    """What the end of the main process means to its children."""
+
+    def test_daemons_end_and_others_are_joined(self):
+        outcome = self.run_script('''\
+            import multiprocessing, time
+            def sleep():
+                time.sleep(300)
+            def work():
+                time.sleep(0.3)
+                print('worked', flush=True)
+            if __name__ == '__main__':
+                multiprocessing.Process(target=sleep, daemon=True).start()
+                multiprocessing.Process(target=work).start()
+                print('main ends', flush=True)
+            ''')
+        self.assert_printed(outcome, 'main ends', 'worked')
+
+    def test_interrupt_in_the_foreground_is_told_once(self):
+        import signal
+        path = self.write('script.py', '''\
+            import multiprocessing, sys, time
+            def sleep(conn):
+                conn.send('ready')
+                time.sleep(300)
+            if __name__ == '__main__':
+                here, there = multiprocessing.Pipe()
+                children = [multiprocessing.Process(target=sleep, args=(there,)) for _ in range(3)]
+                for child in children:
+                    child.start()
+                for child in children:
+                    here.recv()
+                print('ready', flush=True)
+                for child in children:
+                    child.join()
+            ''')
+        child = subprocess.Popen([sys.executable, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                 start_new_session=True)
+        self.assertEqual('ready\n', child.stdout.readline())
+        os.killpg(child.pid, signal.SIGINT)
+        _, errors = child.communicate(timeout=30)
+        self.assertEqual(-signal.SIGINT, child.returncode)
+        if UNDER_PYHOST:
+            self.assertEqual(1, errors.count('KeyboardInterrupt'), errors)
+
+    def test_fork_with_threads_warns(self):
+        outcome = self.run_script('''\
+            import multiprocessing, threading
+            if __name__ == '__main__':
+                event = threading.Event()
+                threading.Thread(target=event.wait, name='the waiting one').start()
+                child = multiprocessing.get_context('fork').Process(target=print, args=('child',))
+                child.start()
+                child.join()
+                event.set()
+            ''')
+        self.assert_printed(outcome, 'child')
+        if UNDER_PYHOST:
+            self.assertIn('script.py:6: RuntimeWarning: MainProcess', outcome.stderr)
+            self.assertIn('the waiting one', outcome.stderr)
+
+    def test_logging(self):
+        outcome = self.run_script('''\
+            import logging, multiprocessing
+            def work():
+                multiprocessing.get_logger().warning('from the child')
+            if __name__ == '__main__':
+                multiprocessing.set_start_method('spawn')
+                multiprocessing.log_to_stderr(logging.INFO)
+                child = multiprocessing.Process(target=work, name='Worker')
+                child.start()
+                child.join()
+            ''')
+        self.assertIn('[WARNING/Worker] from the child', outcome.stderr)
+        self.assertIn('[INFO/Worker] process exiting with exitcode 0', outcome.stderr)
+        if UNDER_PYHOST:
+            self.assertRegex(outcome.stderr, r'\[INFO/MainProcess\] process Worker \(pid \d+\) ended: exited with code 0')
+
+
+if __name__ == '__main__':
+    unittest.main()
