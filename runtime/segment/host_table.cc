@@ -55,7 +55,7 @@ bool Move(HostRecord& record, const Life& from, const Life& to) {
 template <size_t kBytes>
 void WriteText(SharedText<kBytes>& shared, std::string_view text) {
   char padded[kBytes] = {};
-  memcpy(padded, text.data(), std::min(text.size(), kBytes));
+  std::copy_n(text.begin(), std::min(text.size(), kBytes), padded);
   shared.version.fetch_add(1, std::memory_order_acq_rel);
   for (size_t i = 0; i < kBytes / 8; ++i) {
     uint64_t word;
