@@ -239,7 +239,7 @@ class ResourceTracker:
         self._send('WITHDRAW', name, rtype)
 
     def _send(self, cmd, name, rtype):
-        message = f'{cmd}:{name}:{rtype}\n'.encode('ascii')
+        message = os.fsencode(f'{cmd}:{name}:{rtype}\n')
         if len(message) > _LONGEST_MESSAGE:
             raise ValueError(f'msg too long: {len(message)} bytes for a {rtype} name, at most {_LONGEST_MESSAGE}')
         try:
@@ -457,7 +457,8 @@ class _Names:
     def handle(self, message):
         """Carries out one datagram; what is wrong with it is reported on stderr, with exit code 3."""
         try:
-            command, name, rtype = message.strip().decode('ascii').split(':')
+            command, rest = os.fsdecode(message).removesuffix('\n').split(':', 1)
+            name, rtype = rest.rsplit(':', 1)  # A name may contain anything.
             names = self._by_type.get(rtype)
             if names is None:
                 raise ValueError(f'Cannot register {name} for automatic cleanup: unknown resource type {rtype}')

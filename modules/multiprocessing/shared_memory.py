@@ -75,6 +75,7 @@ class SharedMemory:
     _mode = 0o600
     _prepend_leading_slash = True
     _track = True
+    _announced = False
     _registered = False
 
     def __init__(self, name=None, create=False, size=0, *, track=True):
@@ -88,7 +89,7 @@ class SharedMemory:
             raise ValueError("'name' can only be None if create=True")
         self._track = track
         if name is None:
-            self._create_with_new_name()
+            self._create_with_new_name(track)
         else:
             self._open(name)
         try:
@@ -96,31 +97,32 @@ class SharedMemory:
                 _allocate(self._fd, self._name, size)
             self._size = os.fstat(self._fd).st_size
             self._mmap = mmap.mmap(self._fd, self._size)
+            if track:
+                resource_tracker.register(self._name, 'shared_memory')
+                self._registered = True
         except BaseException:
             if create:
                 self._abandon()
             self.close()
             raise
         self._buf = memoryview(self._mmap)
-        if track:
-            resource_tracker.register(self._name, 'shared_memory')
-            self._registered = True
 
-    def _create_with_new_name(self):
+    def _create_with_new_name(self, track):
         while True:
             name = _make_filename()
             # The creator may die at any moment after the block exists.
-            if self._track:
+            if track:
                 resource_tracker.announce(name, 'shared_memory')
             try:
                 self._fd = _posixshmem.shm_open(name, self._flags, mode=self._mode)
             except OSError as error:
-                if self._track:
+                if track:
                     resource_tracker.withdraw(name, 'shared_memory')
                 if isinstance(error, FileExistsError):
                     continue
                 raise
             self._name = name
+            self._announced = track
             return
 
     def _open(self, name):
@@ -129,9 +131,9 @@ class SharedMemory:
         self._name = name
 
     def _abandon(self):
-        """Removes the block of a creation that failed."""
+        """Removes the block of a creation that failed, on the way out with the error."""
         _posixshmem.shm_unlink(self._name)
-        if self._track:
+        if self._announced:
             resource_tracker.withdraw(self._name, 'shared_memory')
 
     def __del__(self):

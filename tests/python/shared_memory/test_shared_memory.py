@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 from multiprocessing import resource_tracker, shared_memory
@@ -125,6 +126,20 @@ class Blocks(BlockCase):
             file.write(b'\7')
         self.assertEqual(block.buf[0], 7)
 
+    @unittest.skipUnless(UNDER_PYHOST, 'left behind by the standard library')
+    def test_names_of_all_kinds(self):
+        for name in ('with:colons', 'with\nlines', 'ünïcode', 'register:x:noop'):
+            program = ('import sys; from multiprocessing.shared_memory import *;'
+                       'SharedMemory(sys.argv[1], create=True, size=1)')
+            with self.subTest(name=name):
+                _, _, errors = run(program, name)
+                self.assertFalse(os.path.exists('/dev/shm/' + name))
+                self.assertIn('1 leaked shared_memory objects', errors)
+                self.assertNotIn('Traceback', errors)
+        with self.assertRaises((ValueError, OSError)):
+            SharedMemory('x' * 500, create=True, size=1)
+        self.assertFalse(os.path.exists('/dev/shm/' + 'x' * 500))
+
     @unittest.skipUnless(UNDER_PYHOST, 'SIGBUS at the first access in the standard library')
     def test_more_than_there_is(self):
         before = set(os.listdir('/dev/shm'))
@@ -165,6 +180,36 @@ class WhatIsLeftBehind(BlockCase):
         self.assertEqual(code, -signal.SIGKILL)
         self.assert_vanishes('/dev/shm/' + output.strip())
         self.assertIn('leaked shared_memory objects to clean up at shutdown', errors)
+
+    def test_nothing_after_the_death_of_all_processes(self):
+        program = '''
+import multiprocessing, os, signal, sys
+from multiprocessing.shared_memory import SharedMemory
+def create(pipe):
+    block = SharedMemory(create=True, size=10)
+    pipe.send((os.getpid(), block.name))
+    signal.pause()
+if __name__ == '__main__':
+    block = SharedMemory(create=True, size=10)
+    print(os.getpid(), block.name)
+    context = multiprocessing.get_context('spawn')
+    for _ in range(3):
+        ours, theirs = multiprocessing.Pipe()
+        context.Process(target=create, args=(theirs,), daemon=True).start()
+        print(*ours.recv())
+    sys.stdout.flush()
+    signal.pause()
+'''
+        script = tempfile.NamedTemporaryFile('w', suffix='.py')
+        self.enterContext(script).write(program)
+        script.flush()
+        with subprocess.Popen([sys.executable, script.name], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              text=True) as root:
+            hosts = [root.stdout.readline().split() for _ in range(4)]
+            for pid, _ in hosts:
+                os.kill(int(pid), signal.SIGKILL)
+        for _, name in hosts:
+            self.assert_vanishes('/dev/shm/' + name)
 
     def test_nothing_and_a_warning_after_a_forgetful_creator(self):
         code, output, errors = run(CREATE_AND.format(arguments='', end='block.close()'))
