@@ -6,11 +6,13 @@
 
 #include "host/internal_modes.h"
 #include "host/interpreter.h"
+#include "host/stdin_program.h"
 #include "runtime/broker/object_kinds.h"
 
 int main(int argc, char** argv) {
   pyhost::RegisterObjectKinds();
   if (std::optional<int> code = pyhost::host::RunInternalMode(argc, argv)) return *code;
   if (std::optional<int> code = pyhost::host::StartInterpreter({argv, argv + argc})) return *code;
+  pyhost::host::KeepProgramFromPipe();
   return pyhost::host::RunMainJob();
 }

@@ -102,10 +102,7 @@ def _command():
 
 
 def _stdin_source():
-    """The program that was read from stdin: what the host kept, or the file that stdin is."""
-    kept = getattr(sys, '_pyhost_stdin_source', None)
-    if kept is not None:
-        return kept
+    """The program that was read from stdin, while that is a file: the host makes one of a pipe."""
     import stat
     try:
         status = os.fstat(0)
