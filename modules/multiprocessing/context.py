@@ -112,11 +112,11 @@ class BaseContext:
         return SimpleQueue(ctx=self.get_context())
 
     def Pool(self, processes=None, initializer=None, initargs=(),
-             maxtasksperchild=None):
-        """A pool of worker processes."""
+             maxtasksperchild=None, **options):
+        """A pool of worker processes; see help(multiprocessing.pool.Pool) for the options."""
         from .pool import Pool
         return Pool(processes, initializer, initargs, maxtasksperchild,
-                    context=self.get_context())
+                    context=self.get_context(), **options)
 
     def RawValue(self, typecode_or_type, *args):
         """A ctypes object in shared memory, without a lock."""

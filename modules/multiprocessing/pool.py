@@ -82,7 +82,7 @@ class Pool:
         self._results = {}  # key of its calls -> the result whose callback is to run
         self._results_lock = threading.Lock()
         self._callback_thread = None
-        self._client, self._crew = self._make_crew(max_restarts or (max(5, 2 * self._processes), 30.0))
+        self._client, self._crew = self._make_crew(max_restarts or (max(20, 5 * self._processes), 10.0))
         self._crew.start()
         self._pool = self._crew.workers
         self._terminate = util.Finalize(self, self._crew.terminate, exitpriority=15)

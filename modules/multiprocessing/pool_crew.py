@@ -23,6 +23,8 @@ TERMINATE = 'TERMINATE'
 
 # Seconds that a worker has for its end after SIGTERM.
 _GRACE = 2.0
+# Deaths by a raising initializer after which the pool fails, if its limit is not lower.
+_RAISING_STARTS = 5
 
 
 class Crew:
@@ -107,11 +109,15 @@ class Crew:
         return bool(ended)
 
     def _note_death(self, process):
-        if self.failure is None and self._deaths.too_many(self.client.answered):
-            report = self.client.take_report()
+        if self.failure is not None:
+            return
+        report = self.client.take_report()
+        deaths = self._deaths.note(self.client.answered)
+        # An initializer that raises will raise again: fewer attempts are enough.
+        if deaths >= (min(self._deaths.limit, _RAISING_STARTS) if report else self._deaths.limit):
             cause = f' ({pool_outcomes.describe_report(report)})' if report else ''
-            self._fail(f'{self._deaths.limit} workers ended within {self._deaths.period:g} seconds and no call was '
-                       f'answered meanwhile; the last: {_describe_end(process)}{cause}')
+            self._fail(f'{deaths} worker{"s" * (deaths > 1)} ended within {self._deaths.period:g} seconds and no call '
+                       f'was answered meanwhile; the last: {_describe_end(process)}{cause}')
 
     def _fail(self, reason):
         self.failure = reason
@@ -187,15 +193,15 @@ class _Deaths:
         self._times = []
         self._answered = 0
 
-    def too_many(self, answered):
-        """Notes a death; `answered` is the number of answers of the pool so far."""
+    def note(self, answered):
+        """Notes a death; the number of those that count.  `answered` is the number of answers of the pool so far."""
         now = time.monotonic()
         if answered != self._answered:
             self._answered = answered
             self._times.clear()
         self._times = [moment for moment in self._times if now - moment < self.period]
         self._times.append(now)
-        return len(self._times) >= self.limit
+        return len(self._times)
 
 
 def _describe_end(process):

@@ -453,8 +453,8 @@ PyObject* CallsCollect(PyObject* self, PyObject* args) {
   Deadline deadline = Deadline::Never();
   if (!ParseTimeoutArgument(args, "|O:collect", &deadline)) return nullptr;
   CallClient* client = ClientOf(self);
-  ModuleState* module = GetState();
-  if (client == nullptr || module == nullptr) return nullptr;
+  ModuleState* module = client == nullptr ? nullptr : GetState();
+  if (module == nullptr) return nullptr;
   CallsState* calls = AsCalls(self);
   for (;;) {
     const int ready = AwaitArrival(client, calls, deadline);
@@ -525,8 +525,8 @@ PyObject* CallsExtend(PyObject* self, PyObject* args) {
   Py_ssize_t chunk_size = 1;
   if (!PyArg_ParseTuple(args, "OpOn:extend", &callable, &star, &items, &chunk_size)) return nullptr;
   CallClient* client = ClientOf(self);
-  const Py_ssize_t length = PySequence_Size(items);
-  if (client == nullptr || length < 0) return nullptr;
+  const Py_ssize_t length = client == nullptr ? -1 : PySequence_Size(items);
+  if (length < 0) return nullptr;
   const std::vector<Py_ssize_t> starts = SplitLength(length, std::max<Py_ssize_t>(chunk_size, 1), 1);
   if (!SubmitChunks(GetState(), AsCalls(self), client, callable, star != 0, chunk_size == 1, items, starts, length)) {
     return nullptr;
@@ -599,8 +599,8 @@ PyRef PackArguments(PyObject* args, PyObject* kwds) {
 
 PyObject* SubmitApply(PyObject* self, PyObject* callable, PyObject* args, PyObject* kwds, bool notify) {
   CallClient* client = UseClient(self);
-  ModuleState* module = GetState();
-  if (client == nullptr || module == nullptr) return nullptr;
+  ModuleState* module = client == nullptr ? nullptr : GetState();
+  if (module == nullptr) return nullptr;
   PyRef arguments = PackArguments(args, kwds);
   if (!arguments) return nullptr;
   PyRef calls = PyRef::Steal(NewCalls(module, self, callable, notify, false));
@@ -637,9 +637,9 @@ PyObject* ClientSubmitMap(PyObject* self, PyObject* args) {
     return nullptr;
   }
   CallClient* client = UseClient(self);
-  ModuleState* module = GetState();
-  const Py_ssize_t length = PySequence_Size(items);
-  if (client == nullptr || module == nullptr || length < 0) return nullptr;
+  ModuleState* module = client == nullptr ? nullptr : GetState();
+  const Py_ssize_t length = module == nullptr ? -1 : PySequence_Size(items);
+  if (length < 0) return nullptr;
   PyRef calls = PyRef::Steal(NewCalls(module, self, callable, notify != 0, true));
   if (!calls) return nullptr;
   CallsState* state = AsCalls(calls.get());

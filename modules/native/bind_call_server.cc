@@ -37,6 +37,7 @@ class Worker {
  private:
   enum class Taken { kCall, kEnd, kError };
   Taken Take(Message* message);
+  bool BeginCall();
   bool Serve(Message message);
   PyRef Execute(Message message);
   // The callable and its arguments; false with a Python error.
@@ -68,7 +69,7 @@ Worker::Taken Worker::Take(Message* message) {
     absl::StatusOr<Message> next = server_.Next(gil.Until(Deadline::Never()));
     if (next.ok()) {
       *message = *std::move(next);
-      return Taken::kCall;
+      return BeginCall() ? Taken::kCall : Taken::kError;
     }
     if (absl::IsOutOfRange(next.status())) return Taken::kEnd;
     SetError(next.status());
@@ -77,6 +78,14 @@ Worker::Taken Worker::Take(Message* message) {
     if (!PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) return Taken::kError;
     PyErr_Clear();
   }
+}
+
+// A signal that came before the call began is handled before it begins.
+bool Worker::BeginCall() {
+  if (PyErr_CheckSignals() == 0) return true;
+  if (!PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) return EndBy(TakeException());
+  PyErr_Clear();
+  return true;
 }
 
 bool Worker::Run(unsigned long long max_calls) {

@@ -18,6 +18,8 @@ void Add(std::atomic<uint64_t>& figure, uint64_t amount) {
   figure.store(figure.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
 }
 
+void Subtract(std::atomic<uint64_t>& figure, uint64_t amount) { Add(figure, ~amount + 1); }
+
 // Writes the message about to be popped into the worker's hand (pool_state.h, invariants 1 and 2).
 class HandClaimer final : public Queue::Claimer {
  public:
@@ -123,16 +125,22 @@ absl::Status CallServer::Reply(ReplyKind kind, std::span<const std::span<const s
   all.reserve(parts.size() + 1);
   all.push_back(AsBytes(header));
   all.insert(all.end(), parts.begin(), parts.end());
+  // Counted before the caller can see the reply, so that its figures include it.
+  uint64_t bytes = 0;
+  for (const auto& part : parts) bytes += part.size();
+  Add(hand().calls, 1);
+  Add(hand().busy_nanos, run_nanos);
+  Add(hand().bytes_out, bytes);
   PYHOST_CRASH_POINT("pool-before-reply");
   absl::Status status =
       replies_.Push({.parts = all, .handles = handles, .tag = in_hand_.value()}, Wait::Forever());
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    Subtract(hand().calls, 1);
+    Subtract(hand().busy_nanos, run_nanos);
+    Subtract(hand().bytes_out, bytes);
+    return status;
+  }
   PYHOST_CRASH_POINT("pool-after-reply");
-  Add(hand().calls, 1);
-  Add(hand().busy_nanos, run_nanos);
-  uint64_t bytes = 0;
-  for (const auto& part : parts) bytes += part.size();
-  Add(hand().bytes_out, bytes);
   EmptyHand();
   return absl::OkStatus();
 }
