@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <vector>
 
 #include "host/modules_dir.h"
 
@@ -22,11 +23,12 @@ struct DropIn {
   std::string_view name;
   const char* file;  // within the modules folder
   bool package;
+  bool required;  // a modules folder without it is damaged; else the standard library's is as good
 };
 constexpr DropIn kDropIns[] = {
-    {"multiprocessing", "multiprocessing/__init__.py", true},
-    {"concurrent.futures.process", "concurrent/futures/process.py", false},
-    {"pyhost", "pyhost/__init__.py", true},
+    {"multiprocessing", "multiprocessing/__init__.py", true, true},
+    {"concurrent.futures.process", "concurrent/futures/process.py", false, false},
+    {"pyhost", "pyhost/__init__.py", true, true},
 };
 
 const DropIn* FindDropIn(std::string_view name) {
@@ -47,13 +49,13 @@ std::string BaseFolder() {
   return std::filesystem::path(PyBytes_AS_STRING(bytes.get())).parent_path().string();
 }
 
-PyObject* RaiseNoModulesDir(PyObject* fullname, const ModulesDir& dir) {
-  std::string looked;
-  for (const std::string& path : dir.looked) looked += (looked.empty() ? "" : ", ") + path;
+PyObject* RaiseMissing(PyObject* fullname, const std::vector<std::string>& looked) {
+  std::string places;
+  for (const std::string& place : looked) places.append(places.empty() ? "" : ", ").append(place);
   PyRef message = PyRef::Steal(PyUnicode_FromFormat(
-      "pyhost serves %R from its own modules folder, which is missing (looked at: %s); install pyhost again "
+      "pyhost serves %R from its own modules folder, where it is missing (looked at: %s); install pyhost again "
       "with `meson install`, and move its bin/ and lib/ together",
-      fullname, looked.empty() ? "nowhere, as /proc is not mounted" : looked.c_str()));
+      fullname, places.empty() ? "nowhere, as /proc is not mounted" : places.c_str()));
   if (message) PyErr_SetImportErrorSubclass(PyExc_ModuleNotFoundError, message.get(), fullname, nullptr);
   return nullptr;
 }
@@ -82,11 +84,12 @@ PyObject* MakeSpec(PyObject* fullname, const std::filesystem::path& file, bool p
 
 PyObject* SpecOf(PyObject* fullname, const DropIn& drop_in) {
   ModulesDir dir = FindModulesDir(BaseFolder());
-  if (dir.path.empty()) return RaiseNoModulesDir(fullname, dir);
+  if (dir.path.empty()) return RaiseMissing(fullname, dir.looked);
   std::filesystem::path file = std::filesystem::path(dir.path) / drop_in.file;
   std::error_code error;
-  if (!std::filesystem::is_regular_file(file, error)) Py_RETURN_NONE;
-  return MakeSpec(fullname, file, drop_in.package);
+  if (std::filesystem::is_regular_file(file, error)) return MakeSpec(fullname, file, drop_in.package);
+  if (drop_in.required) return RaiseMissing(fullname, {file.string()});
+  Py_RETURN_NONE;
 }
 
 // The finder protocol: find_spec(fullname, path=None, target=None).

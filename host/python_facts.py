@@ -46,7 +46,6 @@ def main():
         "archive_folder": sysconfig.get_config_var("LIBPL") or "",
         "libraries": ";".join(libraries()),
         "library_folders": ";".join(library_folders()),
-        "ext_suffix": sysconfig.get_config_var("EXT_SUFFIX") or ".so",
         "free_threaded": str(sysconfig.get_config_var("Py_GIL_DISABLED") or 0),
     }
     for key, value in facts.items():

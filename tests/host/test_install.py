@@ -1,7 +1,6 @@
 """An installed pyhost: found modules, no environment variables, and a tree that can be moved."""
 
 import os
-import pathlib
 import shutil
 import subprocess
 import unittest
@@ -81,6 +80,13 @@ class Installed(OracleTestCase):
         self.assertEqual(1, outcome.code)
         self.assertIn(f"(looked at: {prefix}/lib/pyhost)".encode(), outcome.stderr)
         self.assertIn(b"'multiprocessing'", outcome.stderr)
+
+    def test_damaged_modules_are_never_replaced_by_the_standard_librarys(self):
+        prefix = self.install()
+        shutil.rmtree(prefix / "lib" / "pyhost" / "multiprocessing")
+        outcome = oracle.run(str(prefix / "bin" / "pyhost"), "-c", "import multiprocessing")
+        self.assertEqual(1, outcome.code)
+        self.assertIn(f"(looked at: {prefix}/lib/pyhost/multiprocessing/__init__.py)".encode(), outcome.stderr)
 
 
 if __name__ == "__main__":
