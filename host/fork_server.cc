@@ -222,7 +222,7 @@ int ForkServerMain(int argc, char** argv) {
   command.insert(command.end(), spec.flags.begin(), spec.flags.end());
   KeepCommandLine(argc, argv);
   SetProcessTitle(absl::StrCat("pyhost-", spec.method, "-server"));
-  ArmCrashPoint();
+  ArmCrashPoint(spec.method);
   StandardFiles streams = StandardFiles::Now();
   if (std::optional<int> code = StartInterpreter(command)) return *code;
   absl::Status refusal = ImportAll(spec);

@@ -27,12 +27,14 @@ int ReportInternalError(std::string_view who, const absl::Status& status) {
   return 1;
 }
 
-void ArmCrashPoint() {
+void ArmCrashPoint([[maybe_unused]] const std::string& role) {
 #ifdef PYHOST_CRASH_POINTS
   const char* wish = std::getenv("PYHOST_CRASH");
-  const char* colon = wish == nullptr ? nullptr : std::strchr(wish, ':');
+  if (wish == nullptr || !std::string_view(wish).starts_with(role + "/")) return;
+  const char* point = wish + role.size() + 1;
+  const char* colon = std::strchr(point, ':');
   if (colon != nullptr && unlink(colon + 1) == 0) {
-    crash_point::Arm(std::string_view(wish, static_cast<size_t>(colon - wish)));
+    crash_point::Arm(std::string_view(point, static_cast<size_t>(colon - point)));
   }
 #endif
 }

@@ -3,6 +3,7 @@
 #ifndef PYHOST_HOST_INTERNAL_ARGUMENTS_H_
 #define PYHOST_HOST_INTERNAL_ARGUMENTS_H_
 
+#include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -16,9 +17,9 @@ UniqueFd TakeDescriptorArgument(int argc, char** argv, std::string_view name);
 // Says on stderr what went wrong in an internal mode, and gives its exit code.
 int ReportInternalError(std::string_view who, const absl::Status& status);
 
-// Builds with crash points: the variable PYHOST_CRASH, "<point>:<file>", arms a crash point in the first supervisor or
-// server that manages to remove the file.  Otherwise nothing.
-void ArmCrashPoint();
+// Builds with crash points: the variable PYHOST_CRASH, "<role>/<point>:<file>", arms a crash point in the first process
+// of that role ("supervisor", or the method of a server) that manages to remove the file.  Otherwise nothing.
+void ArmCrashPoint(const std::string& role);
 
 }  // namespace pyhost::host
 

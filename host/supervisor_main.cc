@@ -50,7 +50,7 @@ int SupervisorMain(int argc, char** argv) {
   IgnoreGroupSignals();
   KeepCommandLine(argc, argv);
   SetProcessTitle("pyhost-supervisor");
-  ArmCrashPoint();
+  ArmCrashPoint("supervisor");
   // A host that lost its descriptors takes them from us; where only ancestors may look at a process (Yama), it is let.
   prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
   std::unique_ptr<Launcher> launcher = NewProcessLauncher();

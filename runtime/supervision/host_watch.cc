@@ -29,7 +29,8 @@ constexpr uint32_t kDependentFlags = HostFlag::kDaemon | HostFlag::kWorker;
 
 }  // namespace
 
-HostWatch::HostWatch(Segment* segment, HostId me, EventLoop* loop) : segment_(segment), me_(me), loop_(loop) {}
+HostWatch::HostWatch(Segment* segment, HostId me, EventLoop* loop, std::function<void(HostId)> on_end)
+    : segment_(segment), me_(me), loop_(loop), on_end_(std::move(on_end)) {}
 
 void HostWatch::Add(HostId id, UniqueFd life) {
   absl::StatusOr<HostInfo> info = segment_->hosts().Info(id);
@@ -117,6 +118,7 @@ void HostWatch::Finish(HostId id) {
   PYHOST_CRASH_POINT("supervisor-before-recovery");
   Recover(id);
   EndOrphansOf(id);
+  on_end_(id);
 }
 
 void HostWatch::Recover(HostId id) {

@@ -12,6 +12,7 @@
 #define PYHOST_RUNTIME_SUPERVISION_HOST_WATCH_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 
 #include "absl/status/status.h"
@@ -25,8 +26,8 @@ namespace pyhost {
 
 class HostWatch {
  public:
-  // None of the pointers is owned.
-  HostWatch(Segment* segment, HostId me, EventLoop* loop);
+  // `on_end` is called after each host's recovery.  None of the pointers is owned.
+  HostWatch(Segment* segment, HostId me, EventLoop* loop, std::function<void(HostId)> on_end);
 
   // Watches `id`, whose record knows its pid.  `life`: the read end of its life pipe, or none.  Repeating is harmless.
   void Add(HostId id, UniqueFd life);
@@ -64,6 +65,7 @@ class HostWatch {
   Segment* const segment_;
   const HostId me_;
   EventLoop* const loop_;
+  const std::function<void(HostId)> on_end_;
   std::map<uint32_t, Watched> watched_;  // by HostId
   size_t user_hosts_ = 0;                // those of them that are no service
 };

@@ -26,6 +26,11 @@ ServerSet::ServerSet(Segment* segment, SessionTicket ticket, Launcher* launcher,
 
 ServerSet::~ServerSet() { CloseAll(); }
 
+bool ServerSet::Has(HostId host) const {
+  return std::any_of(servers_.begin(), servers_.end(),
+                     [&](const auto& entry) { return entry.second->in_flight.contains(host.value()); });
+}
+
 bool ServerSet::idle() const {
   return std::all_of(servers_.begin(), servers_.end(), [](const auto& entry) { return entry.second->in_flight.empty(); });
 }

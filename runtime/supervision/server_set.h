@@ -51,6 +51,7 @@ class ServerSet {
   // Lets one server end; what it has not forked yet goes to the next.
   void Stop(HostId server);
 
+  bool Has(HostId host) const;  // its start is in flight
   bool idle() const;  // nothing is in flight
   size_t running() const { return servers_.size(); }
   // Lets all servers end by themselves: their sockets are closed.

@@ -2,7 +2,6 @@
 
 #include <sys/prctl.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <span>
 #include <utility>
@@ -16,9 +15,12 @@ namespace pyhost {
 namespace {
 
 // A forked child whose parent is dead may take this long until it says who it is.
-constexpr absl::Duration kEmbryoGrace = absl::Seconds(5);
+constexpr absl::Duration kAdoptionPatience = absl::Seconds(5);
 // Servers end by themselves when their socket closes; what they preloaded may have exit functions.
 constexpr absl::Duration kServerPatience = absl::Seconds(2);
+
+// A record whose process nobody knows yet.
+bool IsUnborn(const HostInfo& info) { return info.state == HostState::kEmbryo && info.pid == 0; }
 
 }  // namespace
 
@@ -32,7 +34,8 @@ absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Create(const SessionTick
   PYHOST_ASSIGN_OR_RETURN(self->segment_, Segment::Attach(ticket.segment_fd));
   PYHOST_RETURN_IF_ERROR(self->segment_->hosts().Adopt(ticket.me));
   PYHOST_ASSIGN_OR_RETURN(self->loop_, EventLoop::Create());
-  self->watch_ = std::make_unique<HostWatch>(self->segment_.get(), ticket.me, self->loop_.get());
+  self->watch_ = std::make_unique<HostWatch>(self->segment_.get(), ticket.me, self->loop_.get(),
+                                             [self](HostId id) { self->SettleEmbryosOf(id); });
   self->servers_ = std::make_unique<ServerSet>(self->segment_.get(), ticket, launcher, self->loop_.get(),
                                                self->watch_.get());
   PYHOST_RETURN_IF_ERROR(self->Watch());
@@ -95,26 +98,26 @@ void Supervisor::OnChildren() {
   });
 }
 
-bool Supervisor::AnyEmbryo() const {
-  std::vector<HostInfo> hosts = segment_->hosts().List();
-  return std::any_of(hosts.begin(), hosts.end(),
-                     [](const HostInfo& info) { return info.state == HostState::kEmbryo && info.pid == 0; });
+// What a dead host had reserved: a fork of it may be about to say who it is, a start that it never sent is none.
+void Supervisor::SettleEmbryosOf(HostId parent) {
+  OnControl();  // it may have sent something just before it died
+  for (const HostInfo& info : segment_->hosts().List()) {
+    if (!IsUnborn(info) || !(info.parent == parent) || servers_->Has(info.id)) continue;
+    if (!info.has(HostFlag::kForked)) {
+      servers_->Fail(info.id, absl::CancelledError("its starter died"));
+      continue;
+    }
+    ++expected_forks_;
+    loop_->After(kAdoptionPatience, [this, id = info.id] {
+      --expected_forks_;
+      absl::StatusOr<HostInfo> now = segment_->hosts().Info(id);
+      if (now.ok() && IsUnborn(*now)) servers_->Fail(id, absl::CancelledError("its forker died"));
+    });
+  }
 }
 
 void Supervisor::ConsiderEnd() {
-  if (watch_->user_hosts() > 0) return;
-  OnControl();  // somebody may have announced itself just before the last one died
-  if (watch_->user_hosts() > 0 || !servers_->idle()) return;
-  if (grace_over_ || !AnyEmbryo()) {
-    done_ = true;
-    return;
-  }
-  if (std::exchange(grace_running_, true)) return;
-  loop_->After(kEmbryoGrace, [this] {
-    grace_over_ = true;
-    ConsiderEnd();
-    grace_over_ = grace_running_ = false;
-  });
+  done_ = watch_->user_hosts() == 0 && servers_->idle() && expected_forks_ == 0;
 }
 
 absl::Status Supervisor::EndServers() {

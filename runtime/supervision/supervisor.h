@@ -38,9 +38,9 @@ class Supervisor {
   void OnControl();
   void OnMessage(const ControlMessage& message, std::vector<UniqueFd> fds);
   void OnChildren();
-  // Ends the session when nobody is left in it, or soon.
+  void SettleEmbryosOf(HostId parent);
+  // Ends the session when nobody is left in it and nobody is on the way.
   void ConsiderEnd();
-  bool AnyEmbryo() const;
   absl::Status EndServers();
 
   const SessionTicket ticket_;
@@ -51,8 +51,7 @@ class Supervisor {
   std::unique_ptr<HostWatch> watch_;
   std::unique_ptr<ServerSet> servers_;
   bool done_ = false;
-  bool grace_over_ = false;   // embryos do not count any more
-  bool grace_running_ = false;
+  int expected_forks_ = 0;  // forks of dead hosts that may still say who they are
 };
 
 }  // namespace pyhost

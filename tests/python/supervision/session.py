@@ -10,7 +10,7 @@ import time
 import unittest
 import uuid
 
-SECONDS = 60  # how long anything may take before a test fails
+SECONDS = 30  # how long anything may take before a test fails
 
 PRELUDE = '''
 import multiprocessing as mp, os, resource, signal, subprocess, sys, threading, time

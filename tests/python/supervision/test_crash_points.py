@@ -1,9 +1,10 @@
 """Death of supervisor, server, starter and child at each step of a start and of an end."""
 
+import os
 import unittest
 
 import _pyhost
-from session import SECONDS, SessionCase
+from session import SessionCase
 
 SERVER_POINTS = ('server-before-fork', 'server-forked', 'server-before-answer')
 CHILD_POINTS = ('fork-child-before-adopt', 'child-before-main')
@@ -14,27 +15,29 @@ STARTER_POINTS = ('start-has-payload', 'start-sent')
 @unittest.skipUnless(hasattr(_pyhost, 'arm_crash_point'), 'a build without crash points')
 class CrashPointTest(SessionCase):
 
-    def crashing(self, point):
-        """The environment in which the first server (or supervisor) that gets there dies at the point."""
+    def run_crashing(self, role, point, *arguments):
+        """run_script() where the first process of the role (supervisor, or a server's method) dies at the point."""
         token = self.path('token')
         open(token, 'w').close()
-        return {'PYHOST_CRASH': f'{point}:{token}'}
+        out = self.run_script(*arguments, env={'PYHOST_CRASH': f'{role}/{point}:{token}'})
+        self.assertFalse(os.path.exists(token), 'nobody was armed')
+        return out
 
     def test_server_that_dies_in_a_start_is_replaced_and_the_child_runs_once(self):
         for method in ('spawn', 'forkserver'):
             for point in SERVER_POINTS:
                 with self.subTest(method=method, point=point):
                     count = self.path(f'{method}-{point}')
-                    out = self.run_script(f'''
+                    out = self.run_crashing(method, point, f'''
                         def run():
                             with open({count!r}, 'a') as file:
                                 file.write('x')
                             sys.exit(3)
                     ''', '''
                         process = start(run)
-                        process.join(20)
+                        process.join(10)
                         print(process.exitcode)
-                    ''', method, env=self.crashing(point))
+                    ''', method)
                     self.assertEqual(out, '3\n')
                     with open(count) as file:
                         self.assertEqual(file.read(), 'x')
@@ -43,26 +46,26 @@ class CrashPointTest(SessionCase):
         for method in ('spawn', 'forkserver'):
             for point in CHILD_POINTS:
                 with self.subTest(method=method, point=point):
-                    out = self.run_script('', f'''
+                    out = self.run_crashing(method, point, '', '''
                         process = start(sleep)
-                        process.join({SECONDS})
+                        process.join(10)
                         print(process.exitcode)
-                    ''', method, env=self.crashing(point))
+                    ''', method)
                     self.assertEqual(out, '-9\n')
 
     def test_supervisor_that_dies_in_a_start_or_an_end_hangs_nobody(self):
         for point in SUPERVISOR_POINTS:
             with self.subTest(point=point):
-                out = self.run_script('', '''
+                out = self.run_crashing('supervisor', point, '', '''
                     end = time.monotonic() + 30
                     try:
                         while time.monotonic() < end:
                             process = start(leave, 3)
-                            process.join(20)
+                            process.join(10)
                             assert process.exitcode == 3, process.exitcode
                     except OSError as error:
                         print('supervisor' in str(error))
-                ''', env=self.crashing(point))
+                ''')
                 self.assertEqual(out, 'True\n')
 
     def test_starter_that_dies_in_a_start_leaves_nothing(self):
@@ -82,7 +85,7 @@ class CrashPointTest(SessionCase):
             _pyhost.arm_crash_point('fork-child-before-adopt')
             process = mp.get_context('fork').Process(target=nothing)
             process.start()
-            process.join(20)
+            process.join(10)
             print(process.exitcode)
         ''')
         self.assertEqual(out, '-9\n')
