@@ -190,7 +190,8 @@ class HostilePeers(Served):
                 self.assert_serves(address)
 
     def test_client_checks_the_server_too(self):
-        for greeting in (b'', b'#CHALLENGE#', b'#CHALLENGE#short', b'nonsense' * 5, b'#CHALLENGE#{nonsense}' + b'x' * 40):
+        for greeting in (b'', b'#CHALLENGE#', b'#CHALLENGE#short', b'nonsense' * 5,
+                         b'#CHALLENGE#{nonsense}' + b'x' * 40):
             with self.subTest(greeting=greeting), socket.create_server(('127.0.0.1', 0)) as server:
                 def serve():
                     connection, _ = server.accept()
@@ -199,7 +200,8 @@ class HostilePeers(Served):
                         connection.recv(1000)
                 thread = threading.Thread(target=serve)
                 thread.start()
-                kinds = AuthenticationError if UNDER_PYHOST else (AuthenticationError, AssertionError, EOFError, OSError)
+                kinds = (AuthenticationError,) if UNDER_PYHOST else (AuthenticationError, AssertionError, EOFError,
+                                                                     OSError)
                 with self.assertRaises(kinds):
                     Client(server.getsockname(), authkey=KEY)
                 thread.join(SECONDS)
