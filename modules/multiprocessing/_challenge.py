@@ -17,6 +17,8 @@ import os
 
 from .context import AuthenticationError
 
+__all__ = ()
+
 MESSAGE_LENGTH = 40
 LARGEST_MESSAGE = 256
 

@@ -17,6 +17,8 @@ The standard library's managers speak the same.
 from . import connection
 from .context import reduction
 
+__all__ = ()
+
 # Serializer -> (Listener, Client).  Programs add their own.
 listener_client = {
     'pickle': (connection.Listener, connection.Client),

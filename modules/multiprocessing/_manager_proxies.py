@@ -10,6 +10,8 @@ from . import util
 from ._manager_protocol import Transport, listener_client, result_of
 from .context import get_spawning_popen
 
+__all__ = ()
+
 
 class ProcessLocalSet(set):
     """A set that is empty after a fork."""

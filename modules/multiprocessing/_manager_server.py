@@ -15,6 +15,8 @@ from . import util
 from ._manager_protocol import Token, listener_client
 from .context import reduction
 
+__all__ = ()
+
 # Seconds to leave the processor to others when connections cannot be accepted (no descriptors left).
 _ACCEPT_RETRY = 0.1
 

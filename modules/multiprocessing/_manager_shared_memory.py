@@ -6,6 +6,8 @@ from . import shared_memory
 from . import util
 from ._manager_server import Server
 
+__all__ = ()
+
 
 class _SharedMemoryTracker:
     """The names of the blocks; removes them when it goes."""

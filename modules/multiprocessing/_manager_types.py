@@ -3,6 +3,8 @@
 import array
 import threading
 
+__all__ = ()
+
 
 class Namespace:
     """An object for attributes."""

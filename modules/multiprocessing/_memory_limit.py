@@ -5,6 +5,8 @@ The kernel lets a process allocate more than there is, and then kills some proce
 
 import os
 
+__all__ = ()
+
 _CGROUPS = '/sys/fs/cgroup'
 
 
