@@ -92,12 +92,18 @@ bool Install(int number, PyObject* stream) {
          PySys_SetObject(absl::StrCat("__", kNames[number], "__").c_str(), stream) == 0;
 }
 
+// Option -u and PYTHONUNBUFFERED show in the streams that the interpreter made at its start, and nowhere else.
 bool IsUnbuffered(int number) {
-  PyObject* flags = PySys_GetObject("flags");
-  PyRef value = PyRef::Steal(flags == nullptr ? nullptr : PyObject_GetAttrString(flags, "unbuffered"));
-  long unbuffered = value ? PyLong_AsLong(value.get()) : 0;
-  PyErr_Clear();
-  return number != 0 && unbuffered > 0;
+  if (number == 0) return false;
+  for (const char* name : {"__stdout__", "__stderr__"}) {
+    PyObject* stream = PySys_GetObject(name);
+    if (stream == nullptr || stream == Py_None) continue;
+    PyRef value = PyRef::Steal(PyObject_GetAttrString(stream, "write_through"));
+    int unbuffered = value ? PyObject_IsTrue(value.get()) : 0;
+    PyErr_Clear();
+    return unbuffered > 0;
+  }
+  return false;
 }
 
 }  // namespace

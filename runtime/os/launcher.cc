@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -116,11 +117,19 @@ class ProcessLauncher final : public Launcher {
                           std::vector<std::string>(), setup);
     child.detach();
     if (setup.error() != 0) return Failed(options, launcher.pid, setup.error());
-    if (launcher.pid < 0) return ErrnoStatus(error ? error.value() : EAGAIN, absl::StrCat("vfork to launch ", options.program));
+    if (launcher.pid < 0) return NoProcess(options, error ? error.value() : EAGAIN);
     return launcher.pid;
   }
 
  private:
+  static absl::Status NoProcess(const LaunchOptions& options, int error) {
+    rlimit limit = {};
+    getrlimit(RLIMIT_NPROC, &limit);
+    std::string bound = limit.rlim_cur == RLIM_INFINITY ? "unlimited" : absl::StrCat(limit.rlim_cur);
+    return ErrnoStatus(error, absl::StrCat("vfork to launch ", options.program,
+                                           " (the limit of processes RLIMIT_NPROC is ", bound, ")"));
+  }
+
   static absl::Status Failed(const LaunchOptions& options, pid_t pid, int error) {
     while (pid > 0 && waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
     }

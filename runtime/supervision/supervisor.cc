@@ -20,7 +20,7 @@ constexpr absl::Duration kAdoptionPatience = absl::Seconds(5);
 constexpr absl::Duration kServerPatience = absl::Seconds(2);
 
 // A record whose process nobody knows yet.
-bool IsUnborn(const HostInfo& info) { return info.state == HostState::kEmbryo && info.pid == 0; }
+bool HasNoProcess(const HostInfo& info) { return info.state == HostState::kEmbryo && info.pid == 0; }
 
 }  // namespace
 
@@ -102,22 +102,29 @@ void Supervisor::OnChildren() {
 void Supervisor::SettleEmbryosOf(HostId parent) {
   OnControl();  // it may have sent something just before it died
   for (const HostInfo& info : segment_->hosts().List()) {
-    if (!IsUnborn(info) || !(info.parent == parent) || servers_->Has(info.id)) continue;
+    if (!HasNoProcess(info) || !(info.parent == parent) || servers_->Has(info.id)) continue;
     if (!info.has(HostFlag::kForked)) {
       servers_->Fail(info.id, absl::CancelledError("its starter died"));
       continue;
     }
-    ++expected_forks_;
+    expected_forks_.push_back(info.id);
     loop_->After(kAdoptionPatience, [this, id = info.id] {
-      --expected_forks_;
-      absl::StatusOr<HostInfo> now = segment_->hosts().Info(id);
-      if (now.ok() && IsUnborn(*now)) servers_->Fail(id, absl::CancelledError("its forker died"));
+      if (IsUnborn(id)) servers_->Fail(id, absl::CancelledError("its forker died"));
     });
   }
 }
 
+bool Supervisor::IsUnborn(HostId id) const {
+  absl::StatusOr<HostInfo> info = segment_->hosts().Info(id);
+  return info.ok() && HasNoProcess(*info);
+}
+
 void Supervisor::ConsiderEnd() {
-  done_ = watch_->user_hosts() == 0 && servers_->idle() && expected_forks_ == 0;
+  if (watch_->user_hosts() > 0 || !servers_->idle()) return;
+  std::erase_if(expected_forks_, [this](HostId id) { return !IsUnborn(id); });
+  if (!expected_forks_.empty()) return;
+  OnControl();  // one that was expected may have been born, and said so, just now
+  done_ = watch_->user_hosts() == 0 && servers_->idle();
 }
 
 absl::Status Supervisor::EndServers() {

@@ -39,6 +39,7 @@ class Supervisor {
   void OnMessage(const ControlMessage& message, std::vector<UniqueFd> fds);
   void OnChildren();
   void SettleEmbryosOf(HostId parent);
+  bool IsUnborn(HostId id) const;
   // Ends the session when nobody is left in it and nobody is on the way.
   void ConsiderEnd();
   absl::Status EndServers();
@@ -51,7 +52,7 @@ class Supervisor {
   std::unique_ptr<HostWatch> watch_;
   std::unique_ptr<ServerSet> servers_;
   bool done_ = false;
-  int expected_forks_ = 0;  // forks of dead hosts that may still say who they are
+  std::vector<HostId> expected_forks_;  // forks of dead hosts that may still say who they are
 };
 
 }  // namespace pyhost
