@@ -133,6 +133,8 @@ class Pool:
         when it has returned.
         """
         self._check_running()
+        if callback is None and error_callback is None:
+            return ApplyResult(self, self._client.submit(func, args, kwds))
         return self._submit(ApplyResult, callback, error_callback,
                             lambda notify: self._client.submit(func, args, kwds, notify))
 

@@ -29,9 +29,8 @@ class ApplyResult:
 
     def get(self, timeout=None):
         """The result, or raises what the call raised; multiprocessing.TimeoutError after `timeout` seconds."""
-        if self._outcome is None or self._event is not None:
-            if not self._settled(timeout):
-                raise TimeoutError
+        if (self._outcome is None or self._event is not None) and not self._settled(timeout):
+            raise TimeoutError
         ok, value = self._outcome
         if ok:
             return value
@@ -62,13 +61,21 @@ class ApplyResult:
         return self._outcome is not None or self._receive(timeout)
 
     def _receive(self, timeout):
-        deadline = None if timeout is None else time.monotonic() + max(timeout, 0)
-        if not self._lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)):
+        if timeout is None:
+            with self._lock:
+                if self._outcome is None:
+                    self._outcome = self._await_outcome(None)
+                    self._calls = self._pool = None
+            return True
+        return self._receive_until(timeout)
+
+    def _receive_until(self, timeout):
+        deadline = time.monotonic() + max(timeout, 0)
+        if not self._lock.acquire(timeout=min(max(timeout, 0), threading.TIMEOUT_MAX)):
             return False
         try:
             if self._outcome is None:
-                left = None if deadline is None else max(deadline - time.monotonic(), 0)
-                self._outcome = self._await_outcome(left)
+                self._outcome = self._await_outcome(max(deadline - time.monotonic(), 0))
                 if self._outcome is None:
                     return False
                 self._calls = self._pool = None

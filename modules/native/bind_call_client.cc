@@ -4,6 +4,8 @@
 // happens here, on the thread that asked, never while draining for others.
 
 #include <algorithm>
+#include <cstring>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -36,10 +38,12 @@ constexpr size_t kMaxKnownFunctions = 1024;  // per pool; then it starts anew
 // A function or class that pickles to a reference to a global, and that pickle.
 struct KnownFunction {
   PyRef object;
+  PyRef name;
   std::string pickle;
 };
 
 struct ClientState {
+  ModuleState* module;  // lives as long as our type
   std::unique_ptr<CallClient> client;
   absl::flat_hash_map<PyObject*, KnownFunction> known;
 };
@@ -69,8 +73,10 @@ PyObject* NewClient(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   if (session == nullptr) return nullptr;
   absl::StatusOr<std::unique_ptr<CallClient>> client = CallClient::Create(session->segment(), session->me());
   if (!client.ok()) return SetError(client.status());
-  PyObject* self = type->tp_alloc(type, 0);
-  if (self != nullptr) reinterpret_cast<ClientObject*>(self)->state = new ClientState{*std::move(client), {}};
+  PyObject* module = PyType_GetModuleByDef(type, &kModuleDef);
+  PyObject* self = module == nullptr ? nullptr : type->tp_alloc(type, 0);
+  if (self == nullptr) return nullptr;
+  reinterpret_cast<ClientObject*>(self)->state = new ClientState{StateOfModule(module), *std::move(client), {}};
   return self;
 }
 
@@ -91,16 +97,28 @@ bool MayBeKnown(PyObject* callable) {
   return PyFunction_Check(callable) || PyCFunction_Check(callable) || PyType_Check(callable);
 }
 
-bool PrepareFunction(ModuleState* module, ClientState* state, PyObject* callable, Function* function) {
+// What messages call the function.  Not the function itself: it may hold whoever holds its calls.
+PyRef NameOf(ClientState* state, PyObject* callable) {
+  if (auto known = state->known.find(callable); known != state->known.end()) {
+    return PyRef::Borrow(known->second.name.get());
+  }
+  PyRef name = PyRef::Steal(PyObject_GetAttrString(callable, "__qualname__"));
+  if (name && PyUnicode_Check(name.get())) return name;
+  PyErr_Clear();
+  return PyRef::Borrow(reinterpret_cast<PyObject*>(Py_TYPE(callable)));
+}
+
+bool PrepareFunction(ClientState* state, PyObject* callable, Function* function) {
   if (auto known = state->known.find(callable); known != state->known.end()) {
     function->Use(callable, known->second.pickle);
     return true;
   }
-  if (!function->Prepare(module, callable)) return false;
+  if (!function->Prepare(state->module, callable)) return false;
   if (!function->is_global() || function->memory() || !MayBeKnown(callable)) return true;
+  PyRef name = NameOf(state, callable);
   if (state->known.size() >= kMaxKnownFunctions) state->known.clear();
   const std::span<const std::byte> pickle = function->pickle();
-  state->known[callable] = {PyRef::Borrow(callable),
+  state->known[callable] = {PyRef::Borrow(callable), std::move(name),
                             std::string(reinterpret_cast<const char*>(pickle.data()), pickle.size())};
   return true;
 }
@@ -118,7 +136,8 @@ struct CallsState {
   PyRef results;
   std::vector<Py_ssize_t> starts;
   PyRef failure;                       // the first to arrive
-  // An ordered iteration's early arrivals.
+  // An iteration's arrivals that were not asked for yet: as they came, or (ordered) those that came too early.
+  std::deque<Arrival> waiting;
   std::map<uint64_t, Arrival> early;
   uint64_t next_index = 0;
 };
@@ -131,25 +150,16 @@ struct CallsObject {
 CallsState* AsCalls(PyObject* self) { return reinterpret_cast<CallsObject*>(self)->state; }
 
 CallClient* ClientOf(PyObject* self) { return UseClient(AsCalls(self)->owner.get()); }
+ModuleState* ModuleOf(const CallsState* calls) { return AsClient(calls->owner.get())->module; }
 
-// What messages call the function.  Not the function itself: it may hold whoever holds these calls.
-PyRef NameOf(PyObject* callable) {
-  PyRef name = PyRef::Steal(PyObject_GetAttrString(callable, "__qualname__"));
-  if (!name || !PyUnicode_Check(name.get())) {
-    PyErr_Clear();
-    return PyRef::Borrow(reinterpret_cast<PyObject*>(Py_TYPE(callable)));
-  }
-  return name;
-}
-
-PyObject* NewCalls(ModuleState* module, PyObject* owner, PyObject* callable, bool notify, bool open) {
-  auto* type = reinterpret_cast<PyTypeObject*>(module->calls_type.get());
+PyObject* NewCalls(PyObject* owner, PyObject* callable, bool notify, bool open) {
+  auto* type = reinterpret_cast<PyTypeObject*>(AsClient(owner)->module->calls_type.get());
   PyRef self = PyRef::Steal(type->tp_alloc(type, 0));
   if (!self) return nullptr;
   auto* state = new CallsState();
   reinterpret_cast<CallsObject*>(self.get())->state = state;
   state->owner = PyRef::Borrow(owner);
-  state->function_name = NameOf(callable);
+  state->function_name = NameOf(AsClient(owner), callable);
   state->group = AsClient(owner)->client->NewGroup(notify, open);
   return self.release();
 }
@@ -210,7 +220,7 @@ bool SubmitOne(ModuleState* module, CallsState* calls, CallClient* client, PyObj
   absl::StatusOr<CallId> id = Register(calls, client, 1);
   if (!id.ok()) return SetError(id.status()) != nullptr;
   const uint64_t index = calls->submitted - 1;
-  if (!PrepareFunction(module, AsClient(calls->owner.get()), callable, &function)) {
+  if (!PrepareFunction(AsClient(calls->owner.get()), callable, &function)) {
     return Refuse(module, calls, client, *id, index, callable, kind, nullptr);
   }
   // A function with state goes together with its arguments: what they share stays shared.
@@ -267,7 +277,7 @@ bool SubmitChunks(ModuleState* module, CallsState* calls, CallClient* client, Py
   const uint64_t first_index = calls->submitted;
   absl::StatusOr<CallId> first = Register(calls, client, starts.size());
   if (!first.ok()) return SetError(first.status()) != nullptr;
-  if (!PrepareFunction(module, AsClient(calls->owner.get()), callable, &function)) {
+  if (!PrepareFunction(AsClient(calls->owner.get()), callable, &function)) {
     PyRef error = TakePicklingError(module, callable, CallKind::kMap, nullptr);
     for (size_t i = 0; error && i < starts.size(); ++i) calls->refused[first_index + i] = PyRef::Borrow(error.get());
     client->Withdraw(*first, starts.size());
@@ -401,8 +411,10 @@ bool PlaceResults(CallsState* calls, uint64_t index, PyObject* values, bool sing
     SetError(absl::DataLossError(absl::StrCat("a chunk of ", end - start, " items gave another number of results")));
     return false;
   }
-  for (Py_ssize_t i = 0; i < end - start; ++i) {
-    if (PyList_SetItem(results, start + i, Py_NewRef(PyList_GET_ITEM(values, i))) < 0) return false;
+  for (Py_ssize_t i = 0; i < end - start; ++i) {  // Exchanged: no count changes, and `values` is ours alone.
+    PyObject* none = PyList_GET_ITEM(results, start + i);
+    PyList_SET_ITEM(results, start + i, PyList_GET_ITEM(values, i));
+    PyList_SET_ITEM(values, i, none);
   }
   return true;
 }
@@ -443,7 +455,7 @@ PyObject* CallsOutcome(PyObject* self, PyObject* args) {
   if (!ParseTimeoutArgument(args, "|O:outcome", &deadline)) return nullptr;
   CallClient* client = ClientOf(self);
   if (client == nullptr) return nullptr;
-  std::optional<Outcome> outcome = AwaitOne(GetState(), client, AsCalls(self), deadline);
+  std::optional<Outcome> outcome = AwaitOne(ModuleOf(AsCalls(self)), client, AsCalls(self), deadline);
   if (outcome) return OutcomeTuple(*outcome);
   if (PyErr_Occurred()) return nullptr;
   Py_RETURN_NONE;
@@ -453,9 +465,9 @@ PyObject* CallsCollect(PyObject* self, PyObject* args) {
   Deadline deadline = Deadline::Never();
   if (!ParseTimeoutArgument(args, "|O:collect", &deadline)) return nullptr;
   CallClient* client = ClientOf(self);
-  ModuleState* module = client == nullptr ? nullptr : GetState();
-  if (module == nullptr) return nullptr;
+  if (client == nullptr) return nullptr;
   CallsState* calls = AsCalls(self);
+  ModuleState* module = ModuleOf(calls);
   for (;;) {
     const int ready = AwaitArrival(client, calls, deadline);
     if (ready < 0) return nullptr;
@@ -470,28 +482,35 @@ PyObject* CallsCollect(PyObject* self, PyObject* args) {
   return PyTuple_Pack(2, calls->failure ? Py_False : Py_True, value);
 }
 
+// The next arrival of those that are here; false when there is none.
+bool PopArrival(CallsState* calls, bool ordered, Arrival* arrival) {
+  while (!calls->waiting.empty()) {
+    Arrival first = std::move(calls->waiting.front());
+    calls->waiting.pop_front();
+    if (!ordered || first.index == calls->next_index) {
+      *arrival = std::move(first);
+      return true;
+    }
+    const uint64_t index = first.index;
+    calls->early[index] = std::move(first);
+  }
+  auto early = calls->early.find(calls->next_index);
+  if (!ordered || early == calls->early.end()) return false;
+  *arrival = std::move(early->second);
+  calls->early.erase(early);
+  return true;
+}
+
 // The next arrival of an iteration in `arrival`.  1: there; 0: timed out; 2: at the end; -1 with a Python error.
 int NextArrival(CallClient* client, CallsState* calls, bool ordered, Deadline deadline, Arrival* arrival) {
-  for (;;) {
-    if (auto early = calls->early.find(calls->next_index); early != calls->early.end()) {
-      *arrival = std::move(early->second);
-      calls->early.erase(early);
-      return 1;
-    }
+  while (!PopArrival(calls, ordered, arrival)) {
     const int ready = AwaitArrival(client, calls, deadline);
     if (ready != 1) return ready;
-    // Unordered, they are taken one by one: what is taken and not returned would be lost with an interrupt.
-    std::vector<Arrival> arrivals = client->Take(*calls->group, ordered ? kArrivalsAtOnce : 1);
+    std::vector<Arrival> arrivals = client->Take(*calls->group, kArrivalsAtOnce);
     if (arrivals.empty()) return 2;
-    if (!ordered) {
-      *arrival = std::move(arrivals.front());
-      return 1;
-    }
-    for (Arrival& one : arrivals) {
-      const uint64_t index = one.index;
-      calls->early[index] = std::move(one);
-    }
+    for (Arrival& one : arrivals) calls->waiting.push_back(std::move(one));
   }
+  return 1;
 }
 
 PyObject* CallsNext(PyObject* self, PyObject* args) {
@@ -515,7 +534,7 @@ PyObject* CallsNext(PyObject* self, PyObject* args) {
   }
   ++calls->next_index;
   Outcome outcome;
-  return Decode(GetState(), calls, std::move(arrival), &outcome) ? OutcomeTuple(outcome) : nullptr;
+  return Decode(ModuleOf(calls), calls, std::move(arrival), &outcome) ? OutcomeTuple(outcome) : nullptr;
 }
 
 // extend(function, star, items, chunksize)
@@ -528,7 +547,7 @@ PyObject* CallsExtend(PyObject* self, PyObject* args) {
   const Py_ssize_t length = client == nullptr ? -1 : PySequence_Size(items);
   if (length < 0) return nullptr;
   const std::vector<Py_ssize_t> starts = SplitLength(length, std::max<Py_ssize_t>(chunk_size, 1), 1);
-  if (!SubmitChunks(GetState(), AsCalls(self), client, callable, star != 0, chunk_size == 1, items, starts, length)) {
+  if (!SubmitChunks(ModuleOf(AsCalls(self)), AsCalls(self), client, callable, star != 0, chunk_size == 1, items, starts, length)) {
     return nullptr;
   }
   Py_RETURN_NONE;
@@ -599,11 +618,11 @@ PyRef PackArguments(PyObject* args, PyObject* kwds) {
 
 PyObject* SubmitApply(PyObject* self, PyObject* callable, PyObject* args, PyObject* kwds, bool notify) {
   CallClient* client = UseClient(self);
-  ModuleState* module = client == nullptr ? nullptr : GetState();
-  if (module == nullptr) return nullptr;
+  if (client == nullptr) return nullptr;
+  ModuleState* module = AsClient(self)->module;
   PyRef arguments = PackArguments(args, kwds);
   if (!arguments) return nullptr;
-  PyRef calls = PyRef::Steal(NewCalls(module, self, callable, notify, false));
+  PyRef calls = PyRef::Steal(NewCalls(self, callable, notify, false));
   if (!calls) return nullptr;
   CallsState* state = AsCalls(calls.get());
   if (SubmitOne(module, state, client, callable, CallKind::kCall, arguments.get())) return calls.release();
@@ -611,20 +630,27 @@ PyObject* SubmitApply(PyObject* self, PyObject* callable, PyObject* args, PyObje
   return nullptr;
 }
 
-PyObject* ClientSubmit(PyObject* self, PyObject* args) {
-  PyObject *callable = nullptr, *arguments = nullptr, *keywords = nullptr;
-  int notify = 0;
-  if (!PyArg_ParseTuple(args, "O|OOp:submit", &callable, &arguments, &keywords, &notify)) return nullptr;
-  return SubmitApply(self, callable, arguments, keywords, notify != 0);
+bool CheckCount(const char* name, Py_ssize_t count, Py_ssize_t least, Py_ssize_t most) {
+  if (count >= least && count <= most) return true;
+  PyErr_Format(PyExc_TypeError, "%s() takes %zd to %zd arguments, not %zd", name, least, most, count);
+  return false;
 }
 
-PyObject* ClientCall(PyObject* self, PyObject* args) {
-  PyObject *callable = nullptr, *arguments = nullptr, *keywords = nullptr;
-  if (!PyArg_ParseTuple(args, "O|OO:call", &callable, &arguments, &keywords)) return nullptr;
-  PyRef calls = PyRef::Steal(SubmitApply(self, callable, arguments, keywords, false));
+PyObject* ClientSubmit(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  if (!CheckCount("submit", count, 1, 4)) return nullptr;
+  const int notify = count > 3 ? PyObject_IsTrue(args[3]) : 0;
+  if (notify < 0) return nullptr;
+  return SubmitApply(self, args[0], count > 1 ? args[1] : nullptr, count > 2 ? args[2] : nullptr, notify != 0);
+}
+
+PyObject* ClientCall(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  if (!CheckCount("call", count, 1, 3)) return nullptr;
+  PyRef calls = PyRef::Steal(
+      SubmitApply(self, args[0], count > 1 ? args[1] : nullptr, count > 2 ? args[2] : nullptr, false));
   CallClient* client = calls ? UseClient(self) : nullptr;
   if (client == nullptr) return nullptr;
-  std::optional<Outcome> outcome = AwaitOne(GetState(), client, AsCalls(calls.get()), Deadline::Never());
+  std::optional<Outcome> outcome =
+      AwaitOne(AsClient(self)->module, client, AsCalls(calls.get()), Deadline::Never());
   return outcome ? OutcomeTuple(*outcome) : nullptr;
 }
 
@@ -637,10 +663,10 @@ PyObject* ClientSubmitMap(PyObject* self, PyObject* args) {
     return nullptr;
   }
   CallClient* client = UseClient(self);
-  ModuleState* module = client == nullptr ? nullptr : GetState();
-  const Py_ssize_t length = module == nullptr ? -1 : PySequence_Size(items);
+  const Py_ssize_t length = client == nullptr ? -1 : PySequence_Size(items);
   if (length < 0) return nullptr;
-  PyRef calls = PyRef::Steal(NewCalls(module, self, callable, notify != 0, true));
+  ModuleState* module = AsClient(self)->module;
+  PyRef calls = PyRef::Steal(NewCalls(self, callable, notify != 0, true));
   if (!calls) return nullptr;
   CallsState* state = AsCalls(calls.get());
   state->starts = SplitLength(length, chunk_size, workers);
@@ -656,7 +682,7 @@ PyObject* ClientSubmitMap(PyObject* self, PyObject* args) {
 
 PyObject* ClientOpenCalls(PyObject* self, PyObject* callable) {
   if (UseClient(self) == nullptr) return nullptr;
-  return NewCalls(GetState(), self, callable, false, true);
+  return NewCalls(self, callable, false, true);
 }
 
 PyObject* ClientWaitFinished(PyObject* self, PyObject*) {
@@ -736,7 +762,7 @@ PyObject* ClientStats(PyObject* self, PyObject*) {
 
 PyObject* ClientServer(PyObject* self, void*) {
   CallClient* client = UseClient(self);
-  return client == nullptr ? nullptr : NewCallServer(GetState(), client->handle());
+  return client == nullptr ? nullptr : NewCallServer(AsClient(self)->module, client->handle());
 }
 PyObject* ClientOutstanding(PyObject* self, void*) {
   CallClient* client = UseClient(self);
@@ -762,8 +788,9 @@ PyObject* ClientAnswered(PyObject* self, void*) {
 }
 
 PyMethodDef kClientMethods[] = {
-    {"call", ClientCall, METH_VARARGS, "call(function, args=(), kwds=None) -> (ok, value)"},
-    {"submit", ClientSubmit, METH_VARARGS, "submit(function, args=(), kwds=None, notify=False) -> Calls"},
+    {"call", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(ClientCall)), METH_FASTCALL, "call(function, args=(), kwds=None) -> (ok, value)"},
+    {"submit", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(ClientSubmit)), METH_FASTCALL,
+     "submit(function, args=(), kwds=None, notify=False) -> Calls"},
     {"submit_map", ClientSubmitMap, METH_VARARGS,
      "submit_map(function, star, items, chunksize, workers, notify) -> Calls\n\nchunksize 0: guided by `workers`."},
     {"open_calls", ClientOpenCalls, METH_O, "open_calls(function) -> Calls to extend"},

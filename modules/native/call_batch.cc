@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/container/inlined_vector.h"
 #include "modules/native/gil_wait.h"
 #include "modules/native/scalar_pickle.h"
 #include "modules/native/session_access.h"
@@ -108,20 +109,27 @@ absl::Status CallBatch::Push(std::span<const MessageView> messages, size_t* push
 }
 
 absl::Status CallBatch::Flush() {
-  std::vector<std::vector<std::span<const std::byte>>> parts(entries_.size());
-  std::vector<std::vector<Handle>> handles(entries_.size());
-  std::vector<MessageView> messages;
-  messages.reserve(entries_.size());
+  // All pieces in one array, then all messages as slices of it.
+  absl::InlinedVector<std::span<const std::byte>, 64> parts;
+  absl::InlinedVector<Handle, 16> handles;
+  absl::InlinedVector<std::pair<size_t, size_t>, 32> ends;  // of each entry's parts and handles
   const std::span<const std::byte> heads = std::as_bytes(std::span(heads_));
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    const Entry& entry = entries_[i];
-    parts[i].push_back(heads.subspan(entry.head_begin, entry.head_size));
+  for (const Entry& entry : entries_) {
+    parts.push_back(heads.subspan(entry.head_begin, entry.head_size));
     if (entry.arguments) {
-      parts[i].insert(parts[i].end(), entry.arguments->parts().begin(), entry.arguments->parts().end());
-      handles[i].assign(entry.arguments->handles().begin(), entry.arguments->handles().end());
+      parts.insert(parts.end(), entry.arguments->parts().begin(), entry.arguments->parts().end());
+      handles.insert(handles.end(), entry.arguments->handles().begin(), entry.arguments->handles().end());
     }
-    if (!inside_ && function_.memory()) handles[i].push_back(function_.memory());
-    messages.push_back({.parts = parts[i], .handles = handles[i], .tag = entry.id.value()});
+    if (!inside_ && function_.memory()) handles.push_back(function_.memory());
+    ends.emplace_back(parts.size(), handles.size());
+  }
+  absl::InlinedVector<MessageView, 32> messages;
+  std::pair<size_t, size_t> begin = {0, 0};
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    messages.push_back({.parts = std::span(parts).subspan(begin.first, ends[i].first - begin.first),
+                        .handles = std::span(handles).subspan(begin.second, ends[i].second - begin.second),
+                        .tag = entries_[i].id.value()});
+    begin = ends[i];
   }
   size_t pushed = 0;
   absl::Status status = Push(messages, &pushed);
