@@ -5,9 +5,7 @@
 
 #include <cstring>
 
-#ifdef PYHOST_HAS_NATIVE
 PyMODINIT_FUNC PyInit__pyhost();
-#endif
 
 // What the symbols are that libpython lacks: only modules that are not in the table any more would call it.
 extern "C" [[noreturn]] void pyhost_missing_from_libpython();
@@ -63,9 +61,7 @@ void MendTable() {}
 
 void AddBuiltinModules() {
   MendTable();
-#ifdef PYHOST_HAS_NATIVE
   if (PyImport_AppendInittab("_pyhost", PyInit__pyhost) < 0) Py_FatalError("pyhost: out of memory");
-#endif
 }
 
 }  // namespace pyhost::host

@@ -4,22 +4,18 @@
 #include <span>
 #include <string_view>
 
-#if defined(PYHOST_HAS_NATIVE)
 #include "host/child.h"
 #include "host/fork_server.h"
 #include "host/supervisor_main.h"
-#endif
 
 namespace pyhost::host {
 namespace {
 
 // One row for each mode: {"name", Function}.  The last row ends the table.
 constexpr InternalMode kModes[] = {
-#if defined(PYHOST_HAS_NATIVE)
     {"supervisor", SupervisorMain},
     {"server", ForkServerMain},
     {"child", ChildMain},
-#endif
     {nullptr, nullptr},
 };
 

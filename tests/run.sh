@@ -27,11 +27,14 @@ done
 # Warnings are errors here.
 strict=(-D werror=true)
 packages="libpythonPYTHON_VERSION-testsuite python3-numpy python3-venv procps"
-bash "$top/host/build.sh" --packages "$packages" "${strict[@]}" all tests
-builds=("$top/build/release")
+build() { bash "$top/host/build.sh" "${strict[@]}" "$@"; }
+# The program as it is shipped, for everything that users see; the same with crash points, for what tests kill.
+build --packages "$packages" all host_tests
+build --dir build/crash -D buildtype=debugoptimized runtime_tests host/pyhost
+builds=("$top/build/release" "$top/build/crash")
 if [ -n "$sanitizers" ]; then
-  bash "$top/host/build.sh" --dir build/asan "${strict[@]}" -D buildtype=debugoptimized -D b_sanitize=address,undefined runtime_tests
-  bash "$top/host/build.sh" --dir build/tsan "${strict[@]}" -D buildtype=debugoptimized -D b_sanitize=thread runtime_tests
+  build --dir build/asan -D buildtype=debugoptimized -D b_sanitize=address,undefined runtime_tests
+  build --dir build/tsan -D buildtype=debugoptimized -D b_sanitize=thread runtime_tests
   builds+=("$top/build/asan" "$top/build/tsan")
 fi
 exec /usr/bin/python3 "$top/tests/run_suites.py" "${arguments[@]}" "${builds[@]}"

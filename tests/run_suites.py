@@ -20,7 +20,7 @@ import time
 class Suite:
     def __init__(self, build, description):
         label = os.path.basename(build)
-        prefix = '' if label == 'release' else label + ': '
+        prefix = label + ': ' if label in SUITES_OF_BUILD else ''
         self.name = prefix + description['name']
         self.command = description['cmd']
         self.environment = description['env']
@@ -28,11 +28,18 @@ class Suite:
         self.time_limit = description['timeout'] or None
 
 
+# Which of meson's suites run in which build: what is tested with crash points in the builds that have them, the rest where
+# the program is as users run it.
+SUITES_OF_BUILD = {'crash': {'runtime', 'crash points'}, 'asan': {'runtime'}, 'tsan': {'runtime'}}
+SUITES_WITH_CRASH_POINTS = SUITES_OF_BUILD['crash']
+
+
 def load_suites(build):
     text = subprocess.run(['meson', 'introspect', '--tests', build], check=True, capture_output=True, text=True).stdout
-    programs_only_here = os.path.basename(build) != 'release'
+    wanted = SUITES_OF_BUILD.get(os.path.basename(build))
     for description in json.loads(text):
-        if not programs_only_here or 'runtime' in ' '.join(description['suite']):
+        suites = {suite.split(':')[-1] for suite in description['suite']}
+        if suites & wanted if wanted else not suites & SUITES_WITH_CRASH_POINTS:
             yield Suite(build, description)
 
 

@@ -33,14 +33,7 @@ int Execute(PyObject* module) {
   RegisterObjectKinds();
   auto* state = new (PyModule_GetState(module)) ModuleState();
   for (auto bind : {BindExceptions, BindShared, BindPickling, BindMemory, BindQueue, BindLock, BindSemaphore,
-                    BindCondition, BindBarrier,
-#ifdef PYHOST_BIND_PROCESS
-                    BindProcess,
-#endif
-#ifdef PYHOST_BIND_POOL
-                    BindPool,
-#endif
-       }) {
+                    BindCondition, BindBarrier, BindProcess, BindPool}) {
     if (bind(module, state) < 0) return -1;
   }
   return 0;
