@@ -7,6 +7,19 @@
 #include "runtime/queue/ring.h"
 
 namespace pyhost {
+namespace {
+
+// Asks for a cache line that is going to be written, so that the wait for the other side to give it up is over
+// when it is.
+void PrefetchToWrite(const void* line) {
+#if defined(__x86_64__)
+  asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(line)));
+#else
+  __builtin_prefetch(line, 1);
+#endif
+}
+
+}  // namespace
 
 ProducerLock::ProducerLock(Segment& segment, HostId me, QueueState& state)
     : state_(state), me_(me) {
@@ -32,6 +45,9 @@ void RepairProducerEnd(Segment& segment, QueueState& state) {
   state.known_freed = state.freed_chunk.load(std::memory_order_acquire) == tail.chunk
                           ? state.freed_at.load(std::memory_order_acquire)
                           : 0;
+  if ((state.flags.load(std::memory_order_relaxed) & kQueueClosed) != 0) {
+    state.closed.store(1, std::memory_order_release);
+  }
 }
 
 // What the dead one had taken out but not given back is given back; chunks it had not freed yet are
@@ -109,6 +125,11 @@ void ProducerEnd::Commit(uint64_t messages) {
   PYHOST_CRASH_POINT("queue-push-committed");
   state_.known_freed = freed_;
   tail_ = count;
+  // Where the next frame will be; the consumer has these lines from the lap before.
+  for (uint64_t line = 0; line < 2; ++line) {
+    const uint64_t index = ring::Index(at_.at) + line * 64;
+    if (index < chunk_.capacity) PrefetchToWrite(chunk_.ring + index);
+  }
 }
 
 absl::StatusOr<FrameView> ReadFrame(const Segment& segment, QueuePosition& at) {
@@ -134,13 +155,16 @@ absl::StatusOr<FrameView> ReadFrame(const Segment& segment, QueuePosition& at) {
   return absl::DataLossError("corrupt frame: nothing but skips");
 }
 
-ConsumerEnd::ConsumerEnd(Segment& segment, HostId me, Handle queue, QueueState& state)
+ConsumerEnd::ConsumerEnd(Segment& segment, HostId me, Handle queue, QueueState& state,
+                         QueueCount seen_tail)
     : segment_(segment),
       me_(me),
       queue_(queue),
       state_(state),
       head_{state.head.load(std::memory_order_relaxed)},
-      at_(state.heads[head_.side()]) {}
+      at_(state.heads[head_.side()]) {
+  if (seen_tail.messages() > QueueCount{state.known_tail}.messages()) state.known_tail = seen_tail.word;
+}
 
 bool ConsumerEnd::HasNext() {
   if (QueueCount{state_.known_tail}.messages() > position()) return true;

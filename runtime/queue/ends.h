@@ -97,7 +97,8 @@ class ProducerEnd {
 
 class ConsumerEnd {
  public:
-  ConsumerEnd(Segment& segment, HostId me, Handle queue, QueueState& state);
+  // `seen_tail`: what the caller saw before, to spare another look at the producers' line.
+  ConsumerEnd(Segment& segment, HostId me, Handle queue, QueueState& state, QueueCount seen_tail);
 
   bool HasNext();
   // The number of the message that Next() returns.

@@ -85,43 +85,49 @@ absl::StatusOr<std::vector<Message>> Queue::PopBatch(size_t max, Wait wait) {
 }
 
 absl::Status Queue::PopInto(PopRequest& request, Wait wait) {
-  if (TryPop(request)) return request.status;
-  if (!wait.deadline.is_immediate() && ReadableSoon() && TryPop(request)) return request.status;
+  // Not by way of Readable(): with a backlog, the consumers' own copy of the tail says that there is more.
+  if (TakeSome(request, QueueCount{0})) return request.status;
+  if (!wait.deadline.is_immediate() && PopSoon(request)) return request.status;
   absl::Status waited = state_->readable.Await(me_, wait, [&] { return TryPop(request); });
   if (waited.ok()) return request.status;
   return Annotate(waited, absl::StrFormat("pop from %s, which is empty", handle_.ToString()));
 }
 
-// Looks for less than a microsecond before the wait proper begins: with a producer at work the next message
-// is nearly there, and registering as a waiter would cost the producer its cache line.
-bool Queue::ReadableSoon() const {
-  constexpr int kLooks = 16;
+// Looks for about a microsecond before the wait proper begins: with a producer at work the next message is
+// nearly there, and registering as a waiter would cost the producer its cache line.
+bool Queue::PopSoon(PopRequest& request) {
+  constexpr int kQuickLooks = 50, kLooks = 65;
   if (!SpinningPays()) return false;
   for (int look = 0; look < kLooks; ++look) {
-    if (Readable()) return true;
-    SpinPause();
+    if (TryPop(request)) return true;
+    if (look >= kQuickLooks) SpinPause();
   }
   return false;
 }
 
 bool Queue::TryPop(PopRequest& request) {
-  if (!Readable()) {
-    if (!Drained()) return false;
-    request.status = absl::OutOfRangeError(
-        absl::StrFormat("pop from %s: the queue is closed and empty", handle_.ToString()));
-    return true;
-  }
-  TakeSome(request);
-  if (request.taken == 0) return !request.status.ok();
-  if (max_items() != 0) state_->writable.Notify(static_cast<uint32_t>(request.taken));
+  const QueueCount tail = ObserveTail(*state_);
+  if (tail.messages() != ObserveHead(*state_).messages()) return TakeSome(request, tail);
+  if (!Drained()) return false;
+  request.status = absl::OutOfRangeError(
+      absl::StrFormat("pop from %s: the queue is closed and empty", handle_.ToString()));
   return true;
 }
 
-// Takes what is there, under the consumers' lock.
-void Queue::TakeSome(PopRequest& request) {
+bool Queue::TakeSome(PopRequest& request, QueueCount seen_tail) {
+  TakeUnderLock(request, seen_tail);
+  if (request.taken == 0) return !request.status.ok();
+  if (state_->bounded.load(std::memory_order_relaxed) != 0) {
+    state_->writable.Notify(static_cast<uint32_t>(request.taken));
+  }
+  return true;
+}
+
+// Takes what is there.
+void Queue::TakeUnderLock(PopRequest& request, QueueCount seen_tail) {
   ConsumerLock lock(*segment_, me_, *state_);
   PYHOST_CRASH_POINT("queue-pop-locked");
-  ConsumerEnd end(*segment_, me_, handle_, *state_);
+  ConsumerEnd end(*segment_, me_, handle_, *state_, seen_tail);
   PoppedHandles handles;
   bool moved = false;
   while (request.taken < request.max && request.status.ok() && end.HasNext()) {
@@ -149,7 +155,7 @@ void Queue::TakeSome(PopRequest& request) {
   if (request.taken != 0) request.status = absl::OkStatus();
   end.Commit();
   handles.EndTransits(*segment_, me_);
-  if (!end.HasNext() && state_->spare.load(std::memory_order_relaxed) != 0) {
+  if (state_->spare.load(std::memory_order_relaxed) != 0 && !end.HasNext()) {
     FreeSpare(*segment_, me_, *state_);
   }
 }

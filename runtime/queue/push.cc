@@ -177,7 +177,7 @@ bool Queue::Writable() const {
 size_t Queue::PushSome(std::span<const Prepared> prepared, absl::Status* status) {
   ProducerLock lock(*segment_, me_, *state_);
   PYHOST_CRASH_POINT("queue-push-locked");
-  if (closed()) {
+  if ((state_->flags.load(std::memory_order_relaxed) & kQueueClosed) != 0) {
     *status = absl::FailedPreconditionError(
         absl::StrFormat("push to %s: the queue is closed", handle_.ToString()));
     return 0;
@@ -202,7 +202,7 @@ absl::Status Queue::Write(const Prepared& prepared, ProducerEnd& end) {
   const MessageView& message = *prepared.message;
   TransitCount transits(*segment_, me_);
   if (prepared.payload_object || !message.handles.empty()) {
-    state_->carries.store(1, std::memory_order_relaxed);
+    state_->flags.fetch_or(kQueueCarries, std::memory_order_relaxed);
     PYHOST_RETURN_IF_ERROR(transits.Add(prepared.payload_object, message.handles));
   }
   PYHOST_ASSIGN_OR_RETURN(std::byte * to, end.Reserve(prepared.frame_bytes()));

@@ -31,6 +31,7 @@ absl::StatusOr<Queue> Queue::Create(Segment& segment, HostId me, uint64_t max_it
   absl::StatusOr<QueueState*> state = segment.objects().StateAs<QueueState>(handle);
   if (!state.ok()) return state.status();
   (*state)->max_messages.store(max_items, std::memory_order_relaxed);
+  (*state)->bounded.store(max_items != 0, std::memory_order_relaxed);
   absl::Status ready = GiveFirstChunk(segment, me, **state);
   if (!ready.ok()) {
     segment.objects().Drop(handle, me, me);
@@ -50,6 +51,8 @@ absl::StatusOr<Queue> Queue::Open(Segment& segment, HostId me, Handle handle) {
 void Queue::Close() {
   {
     ProducerLock lock(*segment_, me_, *state_);
+    state_->flags.fetch_or(kQueueClosed, std::memory_order_relaxed);
+    PYHOST_CRASH_POINT("queue-half-closed");
     state_->closed.store(1, std::memory_order_release);
   }
   PYHOST_CRASH_POINT("queue-closed");

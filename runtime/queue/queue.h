@@ -35,6 +35,7 @@ class ConsumerEnd;
 class ProducerEnd;
 class Segment;
 struct FrameView;
+struct QueueCount;
 struct QueueState;
 
 // What is pushed.  `parts` are gathered into one payload.  `handles` are the objects the message carries
@@ -148,14 +149,15 @@ class Queue {
   bool Writable() const;
   size_t PushSome(std::span<const Prepared> prepared, absl::Status* status);
   absl::Status Write(const Prepared& prepared, ProducerEnd& end);
-  // Pop.  True: done, with a message or an error; false: nothing there.
+  // Pop.  True: done, with messages or an error; false: nothing there.
   struct PopRequest;
   bool Readable() const;
-  bool ReadableSoon() const;
   bool Drained() const;
   absl::Status PopInto(PopRequest& request, Wait wait);
+  bool PopSoon(PopRequest& request);
   bool TryPop(PopRequest& request);
-  void TakeSome(PopRequest& request);
+  bool TakeSome(PopRequest& request, QueueCount seen_tail);
+  void TakeUnderLock(PopRequest& request, QueueCount seen_tail);
 
   Segment* segment_;
   HostId me_;

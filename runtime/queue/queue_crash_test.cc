@@ -168,6 +168,13 @@ TEST_F(QueueCrashTest, MessageInADeadHostsHandsIsFreed) {
   EXPECT_EQ(segment().Usage().used_bytes, baseline_.used_bytes);
 }
 
+TEST_F(QueueCrashTest, CloseThatADeadOneBeganIsFinished) {
+  DieAt("queue-half-closed", [&](Queue& queue, HostId) { queue.Close(); });
+  EXPECT_TRUE(queue_->closed());
+  EXPECT_TRUE(absl::IsFailedPrecondition(Push(*queue_, "late")));
+  EXPECT_TRUE(absl::IsOutOfRange(queue_->Pop(Wait::Forever()).status()));
+}
+
 TEST_F(QueueCrashTest, ChunkThatADeadConsumerDidNotFreeIsFreed) {
   for (std::string_view point : {"queue-pop-before-chunk-freed", "queue-spare-exchanged"}) {
     SCOPED_TRACE(point);

@@ -53,7 +53,7 @@ void Destroy(Segment& segment, HostId me, Handle handle) {
   QueueState* state = StateOf(segment, handle);
   if (state == nullptr) return;
   const auto end_transit = [&](Handle carried) { segment.objects().EndTransit(carried, me); };
-  if (state->carries.load(std::memory_order_relaxed) != 0) VisitFrames(segment, *state, end_transit);
+  if ((state->flags.load(std::memory_order_relaxed) & kQueueCarries) != 0) VisitFrames(segment, *state, end_transit);
   VisitChunks(segment, *state, end_transit);
 }
 
@@ -79,7 +79,7 @@ void VisitTransits(Segment& segment, HostId me, Handle handle,
   if (state == nullptr) return;
   ProducerLock producers(segment, me, *state);
   ConsumerLock consumers(segment, me, *state);
-  if (state->carries.load(std::memory_order_relaxed) != 0) VisitFrames(segment, *state, visit);
+  if ((state->flags.load(std::memory_order_relaxed) & kQueueCarries) != 0) VisitFrames(segment, *state, visit);
   VisitChunks(segment, *state, visit);
 }
 

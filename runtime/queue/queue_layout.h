@@ -46,24 +46,24 @@ struct QueueCount {
 struct QueueState {
   // Line 0: producers, under push_lock.
   alignas(64) OwnerLock push_lock;
-  std::atomic<uint32_t> carries;  // 1 once a message has carried a handle: recounts must look inside
+  std::atomic<uint32_t> flags;    // kQueueCarries, kQueueClosed; kept here for producers, to spare them line 1
   QueuePosition tails[2];         // tails[tail.side] is where the next frame goes
   uint64_t known_freed;           // copy of `freed_at`, valid for the chunk of the tail
   uint64_t known_head;            // copy of `head`
-  uint64_t reserved0;
+  std::atomic<uint64_t> max_messages;  // 0 = unbounded; constant
 
   // Line 1: written by producers, read by consumers.
   alignas(64) std::atomic<uint64_t> tail;  // commit word of push
   std::atomic<uint32_t> closed;            // 1: no push succeeds any more; set under push_lock
+  uint32_t reserved1;
   WaitPoint readable;                      // consumers that wait for a message
-  std::atomic<uint64_t> max_messages;      // 0 = unbounded; constant
 
   // Line 2: consumers, under pop_lock.
   alignas(64) OwnerLock pop_lock;
-  uint32_t reserved2;
-  QueuePosition heads[2];  // heads[head.side] is where the next frame is read
-  uint64_t known_tail;     // copy of `tail`
-  uint64_t reserved2b[2];
+  std::atomic<uint32_t> bounded;  // 1: producers may wait for room; constant
+  QueuePosition heads[2];         // heads[head.side] is where the next frame is read
+  uint64_t known_tail;            // copy of `tail`
+  uint64_t reserved2[2];
 
   // Line 3: written by consumers, read by producers.
   alignas(64) std::atomic<uint64_t> head;  // commit word of pop
@@ -79,6 +79,10 @@ static_assert(std::atomic<uint64_t>::is_always_lock_free);
 static_assert(offsetof(QueueState, tail) == 64);
 static_assert(offsetof(QueueState, pop_lock) == 128);
 static_assert(offsetof(QueueState, head) == 192);
+
+// Bits of QueueState::flags.
+inline constexpr uint32_t kQueueCarries = 1;  // a message has carried a handle: recounts must look inside
+inline constexpr uint32_t kQueueClosed = 2;   // like `closed`
 
 struct ChunkHeader {
   uint64_t handle;             // the chunk's own object
