@@ -11,6 +11,8 @@ import warnings
 
 from .resource_tracker import _CLEANUP_FUNCS, _CREDENTIALS, _LONGEST_MESSAGE, _is_own
 
+__all__ = ['run']
+
 
 def run(sockets, root_pid):
     """Serves until the process `root_pid` and all connections are gone; returns the exit code."""
