@@ -1,5 +1,7 @@
 """A child's life in Python: from the payload that the native bootstrap holds to an exit code.
 
+The fork servers import this module, and so what it imports: all that most children need.
+
 A child that forkserver.connect_to_new_process() started has a payload without contents: it reads them from a pipe,
 and tells its end through another.
 """
@@ -10,7 +12,8 @@ import os
 import pickle
 import sys
 
-from . import guard, process, spawn, util
+from . import forkserver, guard, process, random_state, spawn, util
+from . import connection, pool_worker, queues, reduction, synchronize  # noqa: F401 (see above)
 
 __all__ = ['run']
 
@@ -33,7 +36,6 @@ def run():
     atexit._run_exitfuncs()
     util._flush_std_streams()
     if 'status' in extras:
-        from . import forkserver
         forkserver.write_signed(extras['status'], code)
     return code
 
@@ -59,7 +61,6 @@ def _receive(extras):
         finally:
             del current._inheriting
     if extras['method'] == 'forkserver':
-        from . import random_state
         random_state.derive_numpy(child._identity)
     return child
 
@@ -74,7 +75,6 @@ def _receive_from_pipe(extras):
 def _leave_server(extras):
     """Drops what modules that the fork server preloaded want done at exit: that is the server's."""
     if extras['method'] == 'forkserver':
-        from . import forkserver
         forkserver._forkserver._inherited_fds = extras['fds']
         atexit._clear()
         atexit.register(util._exit_function)

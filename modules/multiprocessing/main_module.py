@@ -160,8 +160,8 @@ def _new_module(path, spec):
 
 
 def _compile(data, path):
-    from importlib._bootstrap_external import MAGIC_NUMBER
-    if data.startswith(MAGIC_NUMBER):
+    import _frozen_importlib_external  # importlib itself is slow to import
+    if data.startswith(_frozen_importlib_external.MAGIC_NUMBER):
         import marshal
         return marshal.loads(memoryview(data)[16:])
     return compile(data, path, 'exec', dont_inherit=True)
