@@ -11,7 +11,7 @@ import warnings
 
 from .resource_tracker import _CLEANUP_FUNCS, _CREDENTIALS, _LONGEST_MESSAGE, _is_own
 
-__all__ = ['run']
+__all__ = ()
 
 
 def run(sockets, root_pid):
