@@ -193,7 +193,8 @@ int ToUnsigned(PyObject* object, void* value) {
   int overflow;
   PyRef integer = PyRef::Steal(PyNumber_Index(object));
   if (!integer) return 0;
-  if (PyLong_AsLongAndOverflow(integer.get(), &overflow) < 0) {
+  long low = PyLong_AsLongAndOverflow(integer.get(), &overflow);
+  if (overflow < 0 || (overflow == 0 && low < 0)) {
     PyErr_SetString(PyExc_ValueError, "Cannot convert negative int");
     return 0;
   }
