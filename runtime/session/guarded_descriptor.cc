@@ -40,7 +40,7 @@ bool GuardedDescriptor::Intact() const { return IsSameFile(fd_); }
 
 bool GuardedDescriptor::Restore(UniqueFd fd) {
   if (!IsSameFile(fd.get())) return false;
-  Close();
+  // The lost number is not ours to close; it may even be the one that the duplicate got.
   fd_ = fd.release();
   return true;
 }

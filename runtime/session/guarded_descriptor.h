@@ -25,7 +25,7 @@ class GuardedDescriptor {
   int fd() const { return fd_; }
   // The number the file had when it was new.
   int first_number() const { return first_number_; }
-  // Puts a duplicate of the same file in place of a lost one.  False (and nothing changes) when it is another file.
+  // When not Intact(): puts a duplicate of the same file in place of the lost one.  False (and nothing changes) when it is another file.
   bool Restore(UniqueFd fd);
   bool IsSameFile(int fd) const;
   void Close();
