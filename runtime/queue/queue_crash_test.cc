@@ -259,7 +259,7 @@ TEST_F(QueueCrashTest, DeadConsumerDoesNotSwallowTheWakeUp) {
     auto dying = temp_.StartHost(
         [&](HostId self) {
           Queue queue = *Queue::Open(segment(), self, queue_->handle());
-          KillAtCrashPoint("queue-pop-locked");
+          KillAtCrashPoint("queue-pop-taken");
           PopText(queue, Wait::Forever());
         },
         &dying_id);
