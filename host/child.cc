@@ -112,7 +112,7 @@ int ChildMain(int argc, char** argv) {
   command.insert(command.end(), spec->flags.begin(), spec->flags.end());
   KeepCommandLine(argc, argv);
   SetTitleOf(**session);
-  if (std::optional<int> code = StartInterpreter(command)) return *code;
+  if (std::optional<int> code = StartInterpreter(command, StartedBy::kPyhost)) return *code;
   int code = FinalizeInterpreter(CallMain());
   (*session)->Leave(code);
   return code;

@@ -224,7 +224,7 @@ int ForkServerMain(int argc, char** argv) {
   SetProcessTitle(absl::StrCat("pyhost-", spec.method, "-server"));
   ArmCrashPoint(spec.method);
   StandardFiles streams = StandardFiles::Now();
-  if (std::optional<int> code = StartInterpreter(command)) return *code;
+  if (std::optional<int> code = StartInterpreter(command, StartedBy::kPyhost)) return *code;
   absl::Status refusal = ImportAll(spec);
   absl::StatusOr<UniqueFd> children = OpenChildSignal();
   if (!children.ok()) return ReportInternalError("fork server", children.status());

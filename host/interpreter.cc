@@ -57,11 +57,12 @@ PyStatus SetPrefix(Config& config) {
 
 // Python finds a virtual environment by its program's place.  So while it starts, an activated environment's
 // program is given out as ours; RestoreExecutable puts sys.executable right.
-PyStatus EnterActivatedEnvironment(Config& config, const std::string& argv0, std::string* program) {
+PyStatus EnterActivatedEnvironment(Config& config, const std::string& argv0, StartedBy started_by,
+                                   std::string* program) {
   PyStatus status = PyConfig_Read(config.get());
   if (PyStatus_Exception(status) || config->use_environment == 0) return status;
   *program = ProgramPath(argv0);
-  std::optional<std::string> environment = ActivatedEnvironment(*program);
+  std::optional<std::string> environment = ActivatedEnvironment(*program, started_by == StartedBy::kUser);
   if (!environment) {
     program->clear();
     return status;
@@ -77,7 +78,7 @@ bool RestoreExecutable(const std::string& program) {
 }
 
 // Initialises Python from the command line; *program is set where sys.executable has to be put right.
-PyStatus Initialize(const std::vector<std::string>& argv, std::string* program) {
+PyStatus Initialize(const std::vector<std::string>& argv, StartedBy started_by, std::string* program) {
   std::vector<char*> arguments = Pointers(argv);
   Py_ssize_t count = static_cast<Py_ssize_t>(arguments.size());
   PyPreConfig preconfig;
@@ -88,7 +89,7 @@ PyStatus Initialize(const std::vector<std::string>& argv, std::string* program) 
   status = PyConfig_SetBytesArgv(config.get(), count, arguments.data());
   if (!PyStatus_Exception(status)) status = SetPrefix(config);
   if (!PyStatus_Exception(status) && std::getenv("VIRTUAL_ENV") != nullptr) {
-    status = EnterActivatedEnvironment(config, argv[0], program);
+    status = EnterActivatedEnvironment(config, argv[0], started_by, program);
   }
   return PyStatus_Exception(status) ? status : Py_InitializeFromConfig(config.get());
 }
@@ -130,11 +131,11 @@ int ReportException() {
 
 }  // namespace
 
-std::optional<int> StartInterpreter(const std::vector<std::string>& argv) {
+std::optional<int> StartInterpreter(const std::vector<std::string>& argv, StartedBy started_by) {
   AddBuiltinModules();
   InstallDropInFinder();
   std::string program;
-  PyStatus status = Initialize(argv, &program);
+  PyStatus status = Initialize(argv, started_by, &program);
   if (PyStatus_IsExit(status)) {
     if (status.exitcode == 0) PrintHelpOfPyhost(argv);
     return status.exitcode;

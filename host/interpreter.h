@@ -13,6 +13,9 @@
 
 namespace pyhost::host {
 
+// Who started this process decides who is warned about what its surroundings hold (virtual_env.h).
+enum class StartedBy { kUser, kPyhost };
+
 // Starts Python with a command line in python3's own syntax: program, options, and then (where there is a main
 // job) a script, -c, -m and so on, with its arguments.  argv[0] decides sys.executable, as in python3.  Locale
 // coercion, UTF-8 mode, environment variables, signal handlers and `site` are python3's; pyhost adds the drop-in
@@ -21,7 +24,8 @@ namespace pyhost::host {
 // Nothing on success.  Otherwise Python is not up and the process must leave with the given exit code; what was
 // wrong (or what --help or --version asked for) has been printed.  An error in the start itself ends the process
 // with Python's own message.
-[[nodiscard]] std::optional<int> StartInterpreter(const std::vector<std::string>& argv);
+[[nodiscard]] std::optional<int> StartInterpreter(const std::vector<std::string>& argv,
+                                                  StartedBy started_by = StartedBy::kUser);
 
 // Runs the main job of the command line (the prompt where it names none), with python3's handling of SystemExit,
 // KeyboardInterrupt, -i and PYTHONINSPECT; finalizes the interpreter and returns the exit code.

@@ -12,6 +12,8 @@
 #include <string_view>
 #include <system_error>
 
+#include "absl/strings/str_cat.h"
+
 namespace pyhost::host {
 namespace {
 
@@ -53,7 +55,19 @@ std::string VersionOf(const fs::path& config) {
 }
 
 std::string OwnVersion() {
-  return std::to_string(PY_MAJOR_VERSION) + "." + std::to_string(PY_MINOR_VERSION);
+  return absl::StrCat(PY_MAJOR_VERSION, ".", PY_MINOR_VERSION);
+}
+
+// Empty where the environment can be used, else why not, and what to do.
+std::string WhyUnusable(const fs::path& environment) {
+  fs::path config = environment / kConfigFile;
+  if (!IsFile(config)) {
+    return absl::StrCat("there is no ", config.string(), " (run `deactivate`, or create the environment anew)");
+  }
+  std::string version = VersionOf(config);
+  if (version.empty() || version == OwnVersion()) return "";
+  return absl::StrCat("it was made with Python ", version, ", and this pyhost runs Python ", OwnVersion(),
+                      " (create one with `pyhost -m venv`)");
 }
 
 }  // namespace
@@ -70,23 +84,11 @@ std::string ProgramPath(const std::string& argv0) {
   return "";
 }
 
-std::optional<std::string> ActivatedEnvironment(const std::string& program) {
+std::optional<std::string> ActivatedEnvironment(const std::string& program, bool warn) {
   const char* variable = std::getenv("VIRTUAL_ENV");
   if (variable == nullptr || *variable == '\0' || LiesInEnvironment(program)) return std::nullopt;
-  fs::path config = fs::path(variable) / kConfigFile;
-  if (!IsFile(config)) {
-    std::fprintf(stderr,
-                 "pyhost: warning: VIRTUAL_ENV=%s is ignored: there is no %s (run `deactivate`, or create the "
-                 "environment anew)\n",
-                 variable, config.c_str());
-    return std::nullopt;
-  }
-  std::string version = VersionOf(config);
-  if (!version.empty() && version != OwnVersion()) {
-    std::fprintf(stderr,
-                 "pyhost: warning: VIRTUAL_ENV=%s is ignored: it was made with Python %s, and this pyhost runs "
-                 "Python %s (create one with `pyhost -m venv`)\n",
-                 variable, version.c_str(), OwnVersion().c_str());
+  if (std::string reason = WhyUnusable(variable); !reason.empty()) {
+    if (warn) std::fprintf(stderr, "pyhost: warning: VIRTUAL_ENV=%s is ignored: %s\n", variable, reason.c_str());
     return std::nullopt;
   }
   std::error_code error;

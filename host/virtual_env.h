@@ -17,9 +17,9 @@ namespace pyhost::host {
 std::string ProgramPath(const std::string& argv0);
 
 // The environment that $VIRTUAL_ENV names, where `program` lies in none itself.  Nothing where the variable is
-// unset, or names something unusable (not an environment, or of another Python version): that is said once, on
-// stderr.
-std::optional<std::string> ActivatedEnvironment(const std::string& program);
+// unset, or names something unusable (not an environment, or of another Python version): that is said on stderr, if
+// `warn`, which is for the process that the user started.
+std::optional<std::string> ActivatedEnvironment(const std::string& program, bool warn);
 
 }  // namespace pyhost::host
 

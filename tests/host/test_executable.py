@@ -171,6 +171,9 @@ class VirtualEnvironments(OracleTestCase):
         self.assertIn(b"made with Python 3.2", outcome.stderr)
         self.assertEqual(1, outcome.stderr.count(b"\n"))
         self.assertEqual(self.run_python("-c", PREFIXES).stdout, outcome.stdout)
+        self.write("pool.py", "import multiprocessing as m\nif __name__ == '__main__':\n    with m.Pool(1) as p: print(p.apply(abs, (-1,)))")
+        outcome = self.run_pyhost("pool.py", environment=variables)
+        self.assertEqual((b"1\n", 1), (outcome.stdout, outcome.stderr.count(b"\n")), outcome)  # said by the root host alone
 
     def test_that_is_gone_is_a_warning(self):
         variables = clean_environment(VIRTUAL_ENV=str(self.folder / "gone"))
