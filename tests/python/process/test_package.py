@@ -60,6 +60,15 @@ class ImportTest(ScriptCase):
         expected = subprocess.run([oracle, '-c', code], capture_output=True, text=True, check=True).stdout
         self.assertEqual(expected, run('-c', code).stdout)
 
+    @unittest.skipUnless(UNDER_PYHOST, 'asks for our files')
+    def test_every_module_says_what_it_exports(self):
+        import multiprocessing
+        folder = os.path.dirname(multiprocessing.__file__)
+        for name in os.listdir(folder):
+            if name.endswith('.py') and name != 'popen_spawn_win32.py':
+                with open(os.path.join(folder, name)) as file:
+                    self.assertIn('\n__all__ = ', file.read(), name)
+
     def test_windows_popen_is_refused_clearly(self):
         outcome = run('-c', 'import multiprocessing.popen_spawn_win32')
         self.assertEqual(1, outcome.code)
@@ -122,6 +131,76 @@ class ExecutableTest(ScriptCase):
                 print(child.exitcode)
             ''', program)
         self.assert_printed(outcome, 'hello True', '3')
+
+
+class ForkServerTest(ScriptCase):
+    """The names of the fork server that tests and third parties use."""
+
+    def test_child_that_reads_its_orders_from_a_pipe(self):
+        outcome = self.run_script('''\
+            import multiprocessing, os, sys
+            from multiprocessing import context, forkserver, reduction, resource_tracker, spawn
+            def work(parent):
+                print('parent', multiprocessing.parent_process().pid == parent, flush=True)
+                sys.exit(4)
+            if __name__ == '__main__':
+                multiprocessing.set_start_method('forkserver')
+                child = multiprocessing.Process(target=work, args=(os.getpid(),))
+                status, data = forkserver.connect_to_new_process([])
+                context.set_spawning_popen('somebody')
+                with open(data, 'wb') as file:
+                    reduction.dump(spawn.get_preparation_data('a name'), file)
+                    reduction.dump(child, file)
+                context.set_spawning_popen(None)
+                print('pid', forkserver.read_signed(status) > 0)
+                print('code', forkserver.read_signed(status))
+            ''')
+        self.assert_printed(outcome, 'parent True', 'pid True', 'code 4')
+
+    def test_server_can_be_stopped_and_starts_again(self):
+        outcome = self.run_script('''\
+            import multiprocessing
+            from multiprocessing.forkserver import _forkserver
+            if __name__ == '__main__':
+                multiprocessing.set_start_method('forkserver')
+                print(_forkserver._forkserver_pid)
+                _forkserver.ensure_running()
+                first = _forkserver._forkserver_pid
+                _forkserver.ensure_running()
+                print(first == _forkserver._forkserver_pid)
+                _forkserver._stop()
+                print(_forkserver._forkserver_pid)
+                child = multiprocessing.Process(target=print, args=('child',))
+                child.start()
+                child.join()
+                print(first != _forkserver._forkserver_pid)
+            ''')
+        self.assert_printed(outcome, 'None', 'True', 'None', 'child', 'True')
+
+    @unittest.skipUnless(UNDER_PYHOST or sys.version_info >= (3, 14), 'older servers do not know sys.path')
+    def test_preloaded_modules_are_loaded_once(self):
+        self.write('slow.py', "print('loading', flush=True)\n")
+        outcome = self.run_script('''\
+            import multiprocessing
+            def work():
+                import slow
+                print('working', slow.__name__, flush=True)
+            if __name__ == '__main__':
+                multiprocessing.set_start_method('forkserver')
+                multiprocessing.set_forkserver_preload(['slow', 'no.such.module'])
+                for _ in range(3):
+                    child = multiprocessing.Process(target=work)
+                    child.start()
+                    child.join()
+            ''')
+        self.assert_printed(outcome, 'loading', *['working slow'] * 3)
+
+    def test_preload_takes_names(self):
+        import multiprocessing
+        for wrong in ([5], [None, 'name']):
+            if UNDER_PYHOST or sys.version_info >= (3, 14):
+                with self.assertRaises(TypeError):
+                    multiprocessing.set_forkserver_preload(wrong)
 
 
 class ExitTest(ScriptCase):
