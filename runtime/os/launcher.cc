@@ -67,6 +67,12 @@ class ChildSetup {
     error_ = code.value();
     _exit(127);
   }
+  // What Boost 1.81 looks for before it calls the one above.
+  template <typename AnyLauncher, typename Path>
+  void on_exec_error(AnyLauncher& launcher, const error_code&, const Path& path, const char* const* (&command_line),
+                     const error_code& code) {
+    on_exec_error(launcher, path, command_line, code);
+  }
 
  private:
   static constexpr unsigned kCloseOnExec = 4;  // CLOSE_RANGE_CLOEXEC, Linux 5.11
