@@ -23,6 +23,7 @@ def run():
     extras = {}
     try:
         child = _receive(extras)
+        code = child._bootstrap(extras['parent_sentinel'])
     except SystemExit as end:  # the main module may end the program while it is imported
         code = process._code_of(end)
     except KeyboardInterrupt:
@@ -31,8 +32,6 @@ def run():
         code = 1
         if not guard.said_before(error):
             sys.excepthook(*sys.exc_info())
-    else:
-        code = child._bootstrap(extras['parent_sentinel'])
     atexit._run_exitfuncs()
     util._flush_std_streams()
     if 'status' in extras:
