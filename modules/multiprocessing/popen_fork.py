@@ -94,7 +94,7 @@ class Popen:
     def _launch(self, process_obj):
         import _pyhost
         _warn_of_threads()
-        parent_end = os.pidfd_open(os.getpid())
+        parent_end = open_own_end()
         child = None
         try:
             child = _pyhost.fork_child(process_obj._name, bool(process_obj.daemon))
@@ -103,6 +103,15 @@ class Popen:
         finally:
             os.close(parent_end)
         self._adopt(child)
+
+
+def open_own_end():
+    """A descriptor for a child: it becomes readable when this process ends."""
+    try:
+        return os.pidfd_open(os.getpid())
+    except OSError as error:
+        raise OSError(error.errno, 'pidfd_open, by which a child learns of the end of its parent: '
+                                   f'{error.strerror}') from None
 
 
 def _run_forked(process_obj, parent_end):

@@ -61,7 +61,7 @@ class Popen(popen_fork.Popen):
 
     def _launch_host(self, data, process_obj):
         import _pyhost
-        parent_end = os.pidfd_open(os.getpid())
+        parent_end = popen_fork.open_own_end()
         start = None
         try:
             start = self._start = _pyhost.ChildStart(
