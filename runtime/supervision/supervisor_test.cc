@@ -1,0 +1,162 @@
+#include "runtime/supervision/supervisor.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "runtime/base/status_util.h"
+#include "runtime/os/unix_socket.h"
+#include "runtime/segment/object_table.h"
+#include "runtime/supervision/protocol.h"
+#include "runtime/supervision/start_attributes.h"
+#include "runtime/testing/child.h"
+
+namespace pyhost {
+namespace {
+
+constexpr absl::Duration kLong = absl::Seconds(20);
+
+// Does what its script says instead of launching.
+class ScriptedLauncher final : public Launcher {
+ public:
+  using Script = std::function<absl::StatusOr<pid_t>(const LaunchOptions&)>;
+  explicit ScriptedLauncher(Script script) : script_(std::move(script)) {}
+  absl::StatusOr<pid_t> Launch(const LaunchOptions& options) override { return script_(options); }
+
+ private:
+  Script script_;
+};
+
+// The test is the root host; the supervisor runs in a process of its own.
+class SupervisorTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    SegmentOptions options;
+    options.limit = 16 << 20;
+    segment_ = *Segment::Create(options);
+    root_ = *hosts().CreateEmbryo({HostId(), static_cast<uint32_t>(HostFlag::kRoot), "root", Handle()});
+    ASSERT_TRUE(hosts().Adopt(root_).ok());
+    auto ends = *DatagramSocketPair();
+    control_ = std::move(ends.first);
+    supervisor_end_ = std::move(ends.second);
+  }
+
+  void StartSupervisor(ScriptedLauncher::Script script) {
+    SessionTicket ticket;
+    ticket.segment_fd = segment_->fd();
+    ticket.control_fd = control_.get();
+    ticket.root = root_;
+    ticket.me = ticket.supervisor =
+        *hosts().CreateEmbryo({root_, static_cast<uint32_t>(HostFlag::kSupervisor), "supervisor", Handle()});
+    supervisor_ = std::make_unique<testing::Child>([this, ticket, script] {
+      ScriptedLauncher launcher(script);
+      auto supervisor = Supervisor::Create(ticket, std::move(supervisor_end_), &launcher);
+      ASSERT_TRUE(supervisor.ok()) << supervisor.status();
+      EXPECT_TRUE((*supervisor)->Run().ok());
+    });
+  }
+
+  // A start by spawn, up to the supervisor.
+  HostId SendStart() {
+    StartAttributes attributes;
+    ServerSpec spec;
+    spec.method = "spawn";
+    spec.program = "/no/program";
+    std::string bytes = StartPayload::EncodeHead(attributes.Encode(), spec.Encode(), 0);
+    Handle payload = *segment_->objects().Create(ObjectKind::kMemory, bytes.size(), root_);
+    memcpy(segment_->objects().Block(payload)->data(), bytes.data(), bytes.size());
+    HostId child = *hosts().CreateEmbryo({root_, 0, "child", payload});
+    EXPECT_TRUE(segment_->objects().Hold(payload, child).ok());
+    Send({.type = MessageType::kStart, .host = child.value(), .server = spec.Key({})});
+    return child;
+  }
+
+  // A process that is a host, watched by the supervisor, and sleeps.
+  std::unique_ptr<testing::Child> StartHost(HostId id) {
+    auto child = std::make_unique<testing::Child>([this, id] {
+      ASSERT_TRUE(hosts().Adopt(id).ok());
+      Send({.type = MessageType::kWatch, .host = id.value()});
+      for (;;) pause();
+    });
+    EXPECT_TRUE(hosts().WaitForPid(id, Soon()).ok());
+    return child;
+  }
+
+  void Send(const ControlMessage& message) {
+    EXPECT_TRUE(SendDatagram(control_.get(), AsBytes(message), {}, Soon()).ok());
+  }
+  HostTable& hosts() { return segment_->hosts(); }
+  static Wait Soon() { return {Deadline::After(kLong), nullptr}; }
+
+  std::unique_ptr<Segment> segment_;
+  HostId root_;
+  UniqueFd control_;
+  UniqueFd supervisor_end_;
+  std::unique_ptr<testing::Child> supervisor_;
+};
+
+TEST_F(SupervisorTest, ServerThatCannotBeLaunchedFailsTheStartWithItsErrno) {
+  StartSupervisor([](const LaunchOptions&) { return ErrnoStatus(EAGAIN, "vfork"); });
+  HostId child = SendStart();
+  EXPECT_EQ(hosts().WaitForExit(child, Soon())->kind, ExitStatus::Kind::kNotStarted);
+  EXPECT_EQ(hosts().Exit(child).value, EAGAIN);
+  EXPECT_NE(hosts().Info(child)->running.find("start the fork server for spawn"), std::string::npos);
+}
+
+TEST_F(SupervisorTest, ServerThatDiesThreeTimesFailsTheStartWithHowItDied) {
+  StartSupervisor([](const LaunchOptions&) -> absl::StatusOr<pid_t> {
+    pid_t pid = fork();
+    if (pid == 0) _exit(9);
+    return pid;
+  });
+  HostId child = SendStart();
+  EXPECT_EQ(hosts().WaitForExit(child, Soon())->kind, ExitStatus::Kind::kNotStarted);
+  EXPECT_NE(hosts().Info(child)->running.find("exited with code 9"), std::string::npos);
+}
+
+TEST_F(SupervisorTest, KilledHostHasItsSignalInTheRecordAndHoldsNothing) {
+  StartSupervisor([](const LaunchOptions&) { return ErrnoStatus(EAGAIN, "vfork"); });
+  Handle held = *segment_->objects().Create(ObjectKind::kMemory, 64, root_);
+  HostId id = *hosts().CreateEmbryo({root_, 0, "host", Handle()});
+  ASSERT_TRUE(segment_->objects().Hold(held, id).ok());
+  auto host = StartHost(id);
+  host->Signal(SIGKILL);
+  EXPECT_EQ(hosts().WaitForExit(id, Soon())->value, SIGKILL);
+  const Deadline deadline = Deadline::After(kLong);
+  while (segment_->objects().IsHeld(held, id) && !deadline.Expired()) sched_yield();
+  EXPECT_FALSE(segment_->objects().IsHeld(held, id));
+}
+
+TEST_F(SupervisorTest, DaemonOfADeadHostIsEnded) {
+  StartSupervisor([](const LaunchOptions&) { return ErrnoStatus(EAGAIN, "vfork"); });
+  HostId parent = *hosts().CreateEmbryo({root_, 0, "parent", Handle()});
+  HostId daemon = *hosts().CreateEmbryo({parent, static_cast<uint32_t>(HostFlag::kDaemon), "daemon", Handle()});
+  hosts().Watch(daemon, root_);
+  auto daemon_process = StartHost(daemon);
+  auto parent_process = StartHost(parent);
+  parent_process->Signal(SIGKILL);
+  EXPECT_EQ(hosts().WaitForExit(daemon, Soon())->value, SIGTERM);
+}
+
+TEST_F(SupervisorTest, UnknownAndDamagedDatagramsAreIgnored) {
+  StartSupervisor([](const LaunchOptions&) { return ErrnoStatus(EAGAIN, "vfork"); });
+  const std::byte junk[200] = {};
+  EXPECT_TRUE(SendDatagram(control_.get(), junk, {}, Soon()).ok());
+  EXPECT_TRUE(SendDatagram(control_.get(), std::span(junk, 3), {}, Soon()).ok());
+  Send({.type = static_cast<MessageType>(99), .host = 0xffffffff});
+  Send({.type = MessageType::kWatch, .host = 0xffffffff});
+  Send({.type = MessageType::kStop, .host = 0xffffffff});
+  HostId child = SendStart();
+  EXPECT_EQ(hosts().WaitForExit(child, Soon())->value, EAGAIN);
+}
+
+}  // namespace
+}  // namespace pyhost
