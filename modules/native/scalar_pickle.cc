@@ -1,6 +1,6 @@
 #include "modules/native/scalar_pickle.h"
 
-#include <array>
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -14,6 +14,8 @@ namespace {
 enum Opcode : unsigned char {
   kMark = '(',
   kStop = '.',
+  kAppends = 'e',
+  kEmptyList = ']',
   kNone = 'N',
   kBinInt1 = 'K',
   kBinInt2 = 'M',
@@ -41,6 +43,8 @@ constexpr int kMaxDepth = 3;
 constexpr Py_ssize_t kMaxShort = 255;
 
 void Put(std::string* out, unsigned char byte) { out->push_back(static_cast<char>(byte)); }
+
+constexpr uint64_t BigEndian(uint64_t value) { return __builtin_bswap64(value); }
 
 template <typename T>
 void PutRaw(std::string* out, T value) {
@@ -74,8 +78,7 @@ bool AppendInt(PyObject* object, std::string* out) {
 
 void AppendFloat(double value, std::string* out) {
   Put(out, kBinFloat);
-  const auto bits = std::bit_cast<uint64_t>(value);
-  for (int shift = 56; shift >= 0; shift -= 8) Put(out, static_cast<unsigned char>(bits >> shift));
+  PutRaw(out, BigEndian(std::bit_cast<uint64_t>(value)));
 }
 
 bool AppendShort(Opcode opcode, const char* data, Py_ssize_t size, std::string* out) {
@@ -122,6 +125,59 @@ bool AppendOne(PyObject* object, int depth, std::string* out) {
     return AppendShort(kShortBytes, PyBytes_AS_STRING(object), PyBytes_GET_SIZE(object), out);
   }
   return PyTuple_CheckExact(object) && AppendTuple(object, depth, out);
+}
+
+// Writes numbers without asking for room each time: the caller has made room for kMaxNumberBytes.
+constexpr size_t kMaxNumberBytes = 2 + sizeof(long long);
+constexpr Py_ssize_t kNumbersAtOnce = 1024;
+
+template <typename T>
+char* WriteRaw(char* to, unsigned char opcode, T value) {
+  *to++ = static_cast<char>(opcode);
+  std::memcpy(to, &value, sizeof(value));
+  return to + sizeof(value);
+}
+
+// Where the next one goes; null when it is no number of at most 64 bits.
+char* WriteNumber(char* to, PyObject* object) {
+  if (PyLong_CheckExact(object)) {
+    int overflow = 0;
+    const long long value = PyLong_AsLongLongAndOverflow(object, &overflow);
+    if (overflow != 0) return nullptr;
+    if (value >= 0 && value <= 0xff) return WriteRaw(to, kBinInt1, static_cast<uint8_t>(value));
+    if (value >= 0 && value <= 0xffff) return WriteRaw(to, kBinInt2, static_cast<uint16_t>(value));
+    if (value >= std::numeric_limits<int32_t>::min() && value <= std::numeric_limits<int32_t>::max()) {
+      return WriteRaw(to, kBinInt, static_cast<int32_t>(value));
+    }
+    *to++ = static_cast<char>(kLong1);
+    return WriteRaw(to, sizeof(value), value);
+  }
+  if (PyFloat_CheckExact(object)) {
+    return WriteRaw(to, kBinFloat, BigEndian(std::bit_cast<uint64_t>(PyFloat_AS_DOUBLE(object))));
+  }
+  if (object != Py_None && object != Py_True && object != Py_False) return nullptr;
+  *to++ = static_cast<char>(object == Py_None ? kNone : object == Py_True ? kTrue : kFalse);
+  return to;
+}
+
+bool AppendNumbers(PyObject* list, std::string* out) {
+  const Py_ssize_t size = PyList_GET_SIZE(list);
+  Put(out, kEmptyList);
+  if (size == 0) return true;
+  Put(out, kMark);
+  for (Py_ssize_t first = 0; first < size; first += kNumbersAtOnce) {
+    const Py_ssize_t end = std::min(size, first + kNumbersAtOnce);
+    const size_t before = out->size();
+    out->resize(before + static_cast<size_t>(end - first) * kMaxNumberBytes);
+    char* to = out->data() + before;
+    for (Py_ssize_t i = first; i < end; ++i) {
+      to = WriteNumber(to, PyList_GET_ITEM(list, i));
+      if (to == nullptr) return false;
+    }
+    out->resize(static_cast<size_t>(to - out->data()));
+  }
+  Put(out, kAppends);
+  return true;
 }
 
 // ---- Reading -----------------------------------------------------------------------------------------------------
@@ -185,11 +241,8 @@ PyObject* ReadLong(Reader& reader) {
 }
 
 PyObject* ReadFloat(Reader& reader) {
-  std::array<unsigned char, sizeof(double)> bytes;
-  if (!reader.Raw(&bytes)) return nullptr;
   uint64_t bits = 0;
-  for (unsigned char byte : bytes) bits = bits << 8 | byte;
-  return PyFloat_FromDouble(std::bit_cast<double>(bits));
+  return reader.Raw(&bits) ? PyFloat_FromDouble(std::bit_cast<double>(BigEndian(bits))) : nullptr;
 }
 
 PyObject* ReadString(Reader& reader) {
@@ -276,6 +329,53 @@ bool Step(unsigned char opcode, Reader& reader, Stack* stack) {
   return true;
 }
 
+// Bytes behind a number's opcode; -1 for another opcode.
+int NumberBytes(unsigned char opcode) {
+  switch (opcode) {
+    case kNone:
+    case kTrue:
+    case kFalse:
+      return 0;
+    case kBinInt1:
+      return 1;
+    case kBinInt2:
+      return 2;
+    case kBinInt:
+      return 4;
+    case kBinFloat:
+      return 8;
+    case kLong1:
+      return 1 + sizeof(long long);
+    default:
+      return -1;
+  }
+}
+
+// How many numbers follow, up to the end of the list and of the pickle; -1 when something else does.
+Py_ssize_t CountNumbers(Reader reader) {
+  unsigned char opcode = 0;
+  Py_ssize_t count = 0;
+  while (reader.Byte(&opcode) && opcode != kAppends) {
+    const int bytes = NumberBytes(opcode);
+    if (bytes < 0 || !reader.SkipBytes(static_cast<size_t>(bytes))) return -1;
+    ++count;
+  }
+  return opcode == kAppends && reader.Skip(kStop) && reader.AtEnd() ? count : -1;
+}
+
+PyObject* ReadNumbers(Reader reader) {
+  if (reader.Skip(kStop)) return reader.AtEnd() ? PyList_New(0) : nullptr;
+  const Py_ssize_t count = reader.Skip(kMark) ? CountNumbers(reader) : -1;
+  PyRef list = count < 0 ? PyRef() : PyRef::Steal(PyList_New(count));
+  for (Py_ssize_t i = 0; list && i < count; ++i) {
+    unsigned char opcode = 0;
+    PyObject* number = reader.Byte(&opcode) ? ReadAtom(opcode, reader) : nullptr;
+    if (number == nullptr) return nullptr;
+    PyList_SET_ITEM(list.get(), i, number);
+  }
+  return list.release();
+}
+
 }  // namespace
 
 bool AppendScalarPickle(PyObject* object, std::string* out) {
@@ -283,7 +383,7 @@ bool AppendScalarPickle(PyObject* object, std::string* out) {
   out->append(kHeaderBytes, '\0');
   Put(out, kProto);
   Put(out, 5);
-  if (!AppendOne(object, kMaxDepth, out)) {
+  if (PyList_CheckExact(object) ? !AppendNumbers(object, out) : !AppendOne(object, kMaxDepth, out)) {
     out->resize(before);
     return false;
   }
@@ -298,6 +398,7 @@ PyObject* ReadScalarPickle(std::span<const std::byte> payload) {
   if (!reader.Raw(&buffers) || buffers != 0 || !reader.Skip(kProto) || !reader.Skip(5) || !reader.Byte(&opcode)) {
     return nullptr;
   }
+  if (opcode == kEmptyList) return ReadNumbers(reader);
   PyRef atom = PyRef::Steal(ReadAtom(opcode, reader));
   if (atom && reader.Skip(kStop)) return atom.release();
   if (PyErr_Occurred()) return nullptr;

@@ -1,8 +1,10 @@
-// Scalar pickles: the pickles of None, bools, small ints, floats, short strings and bytes, and tuples of them, written
-// and read without a pickler.  They are ordinary protocol 5 pickles behind an ordinary message payload header
-// (pickling.h); only the fixed costs are saved, which are most of the cost of a small call.
+// Scalar pickles: the pickles of None, bools, ints, floats, short strings and bytes, short tuples of them, and lists
+// of numbers, written and read without a pickler.  They are ordinary protocol 5 pickles behind an ordinary message
+// payload header (pickling.h); what is saved are the fixed costs, which are most of the cost of a small call, and
+// the pickler's general way with each item of a map over numbers.
 //
-// No reducer can change how these exact types are pickled, so nothing a program may register is bypassed.
+// No reducer can change how these exact types are pickled, so nothing a program may register is bypassed.  Lists
+// of strings go the general way, because a pickler writes an object that occurs twice once.
 
 #ifndef PYHOST_MODULES_NATIVE_SCALAR_PICKLE_H_
 #define PYHOST_MODULES_NATIVE_SCALAR_PICKLE_H_

@@ -253,7 +253,12 @@ absl::Status CallClient::WaitForAll(CallGroup& group, Wait wait) {
 
 absl::Status CallClient::WaitForRoom(uint64_t calls, Wait wait) {
   // A call was taken some time before its reply comes, so a look with each reply is soon enough.
-  return Await([&] { return calls_.depth() < calls || !refused_.ok(); }, wait);
+  return Await(
+      [&] {
+        mutex_.AssertHeld();
+        return calls_.depth() < calls || !refused_.ok();
+      },
+      wait);
 }
 
 std::vector<Arrival> CallClient::Take(CallGroup& group, size_t max) {
@@ -281,7 +286,12 @@ absl::StatusOr<std::vector<std::shared_ptr<CallGroup>>> CallClient::WaitForFinis
     }
     absl::Status status;
     if (drain) {
-      status = Await([&] { return !finished_.empty() || notifying_ == 0; }, wait);
+      status = Await(
+          [&] {
+            mutex_.AssertHeld();
+            return !finished_.empty() || notifying_ == 0;
+          },
+          wait);
     } else {
       status = progress_.Await(me_, wait, [&] {
         MutexLock lock(mutex_);

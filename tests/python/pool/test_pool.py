@@ -248,6 +248,20 @@ class PoolCases:
             self.assertEqual(received, values)
             self.assertEqual([type(value) for value in received], [type(value) for value in values])
 
+    def test_lists_of_numbers_arrive_as_they_were_sent(self):
+        numbers = [0, 1, -1, 255, 256, 65536, 2**31, -2**40, 0.5, float('-inf'), None, True, False]
+        for items in ([], numbers, list(range(5000)), [2**70, 1], [1, 'a', 1], [[1], [2]], [0.1] * 3000):
+            received = self.pool.apply(identity, (items,))
+            self.assertEqual(received, items)
+            self.assertEqual([type(item) for item in received], [type(item) for item in items])
+            self.assertEqual(self.pool.map(identity, [items, items], 1), [items, items])
+            self.assertEqual(self.pool.map(identity, items * 3), items * 3)
+
+    def test_what_an_argument_shares_stays_shared(self):
+        inner = []
+        received = self.pool.apply(identity, ([inner, inner],))
+        self.assertIs(received[0], received[1])
+
     def test_unpicklable_argument_fails_its_call_only(self):
         self.assertRaisesRegex(RuntimeError, 'will not be pickled', self.pool.apply, identity, (Unpicklable(),))
         self.assertRaisesRegex(RuntimeError, 'will not be pickled', self.pool.map, identity, [1, Unpicklable(), 3], 1)

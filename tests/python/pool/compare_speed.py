@@ -1,0 +1,98 @@
+"""Pool's speed under pyhost against python3's standard library, in alternation, as ratios.
+
+usage: compare_speed.py [--rounds N] [PYHOST] [PYTHON3]     (default: PYHOST and PYHOST_ORACLE of the environment)
+
+Each round runs both programs once; the best of each counts.  Two workers, start method spawn, trivial function unless
+said otherwise.  The last column is what the design asks for.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+
+GOALS = {
+    'apply, round trip': 50,
+    'map, chunksize 1, per task': 10,
+    'map, automatic, range, per task': 2.5,
+    'map, automatic, list, per task': 1.6,
+    'imap_unordered, per task': 8,
+    'apply_async, 5,000 outstanding, per task': 10,
+    '64 MiB of numpy, there and back': 15,
+}
+
+
+def same(x):
+    return x
+
+
+def seconds(work):
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def measure():
+    """Name -> seconds for one task, in this program."""
+    import multiprocessing
+    with multiprocessing.get_context('spawn').Pool(2) as pool:
+        pool.map(same, range(1000), 1)
+        times = {
+            'apply, round trip': seconds(lambda: [pool.apply(same, (1,)) for _ in range(2000)]) / 2000,
+            'map, chunksize 1, per task': seconds(lambda: pool.map(same, range(20000), 1)) / 20000,
+            'map, automatic, range, per task': seconds(lambda: pool.map(same, range(400000))) / 400000,
+        }
+        items = list(range(400000))
+        times['map, automatic, list, per task'] = seconds(lambda: pool.map(same, items)) / 400000
+        times['imap_unordered, per task'] = seconds(lambda: list(pool.imap_unordered(same, range(20000)))) / 20000
+        times['apply_async, 5,000 outstanding, per task'] = seconds(lambda: outstanding(pool)) / 5000
+        try:
+            import numpy
+        except ImportError:
+            return times
+        array = numpy.ones(8 << 20)
+        pool.apply(same, (array,))
+        times['64 MiB of numpy, there and back'] = seconds(lambda: pool.apply(same, (array,)))
+    return times
+
+
+def outstanding(pool):
+    results = [pool.apply_async(same, (i,)) for i in range(5000)]
+    for result in results:
+        result.get()
+
+
+def run(program):
+    done = subprocess.run([program, os.path.abspath(__file__), '--measure'], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def best(times):
+    return {name: min(one[name] for one in times) for name in times[0]}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--measure', action='store_true', help='measure in this program, as JSON')
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('programs', nargs='*')
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure()))
+        return
+    pyhost, python3 = arguments.programs or (os.environ['PYHOST'], os.environ['PYHOST_ORACLE'])
+    ours, theirs = [], []
+    for _ in range(arguments.rounds):
+        ours.append(run(pyhost))
+        theirs.append(run(python3))
+    ours, theirs = best(ours), best(theirs)
+    print(f'{"":42}{"pyhost":>12}{"python3":>12}{"ratio":>8}{"goal":>7}')
+    for name, time_of_ours in ours.items():
+        ratio = theirs[name] / time_of_ours
+        print(f'{name:42}{time_of_ours * 1e6:9.3f} us{theirs[name] * 1e6:9.2f} us{ratio:8.1f}{GOALS[name]:7}')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
