@@ -157,10 +157,30 @@ bool AddToMetaPath() {
   return finder && PyList_Append(meta_path, finder.get()) == 0;
 }
 
+// What importing `posix` does in our version of it, besides what it does in CPython's.
+int ExecuteWithPosix(PyObject*) { return AddToMetaPath() ? 0 : -1; }
+
 using InitFunction = PyObject* (*)();
 InitFunction original_posix = nullptr;
 
-PyObject* InitPosixAndFinder() { return AddToMetaPath() ? original_posix() : nullptr; }
+// CPython's own definition of `posix`, with one step more.  The first call, in the main interpreter before any other
+// exists, adds the step; later ones find it there.  (A step of the definition runs in the interpreter that imports the
+// module; this function itself runs in the main interpreter, from 3.13 on.)
+PyObject* InitPosixAndFinder() {
+  static PyModuleDef_Slot slots[16];
+  PyObject* result = original_posix();
+  if (result == nullptr || !PyObject_TypeCheck(result, &PyModuleDef_Type)) return result;
+  PyModuleDef* definition = reinterpret_cast<PyModuleDef*>(result);
+  if (definition->m_slots == slots) return result;
+  size_t count = 0;
+  for (PyModuleDef_Slot* slot = definition->m_slots; slot != nullptr && slot->slot != 0; ++slot) {
+    if (count + 2 >= std::size(slots)) Py_FatalError("pyhost: the module posix has too many slots");
+    slots[count++] = *slot;
+  }
+  slots[count] = {Py_mod_exec, reinterpret_cast<void*>(ExecuteWithPosix)};
+  definition->m_slots = slots;
+  return result;
+}
 
 }  // namespace
 

@@ -7,7 +7,7 @@
 // It stands on sys.meta_path right before Python's PathFinder, in every interpreter of the process, from before
 // `site` runs.  Python has no public hook at that point, but its own start has one fixed step there: importlib
 // imports the built-in module `posix` just before it appends PathFinder.  So the table of built-in modules
-// names a function of ours for `posix`, which installs the finder and then does what the original does.
+// names a function of ours for `posix`, which gives the original's definition one more step: install the finder.
 // (The private multi-phase initialisation would do too, but not for subinterpreters, and 3.14.0 lacks it.)
 
 #ifndef PYHOST_HOST_DROP_IN_FINDER_H_
