@@ -52,18 +52,21 @@ as_root() {
 }
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
-known() { apt-cache show "$1" 2>/dev/null | grep -q '^Package:'; }
+known() { [[ $(apt-cache show "$1" 2>/dev/null) == *Package:* ]]; }
 
 lists_updated=
+update_lists() {
+  [ -z "$lists_updated" ] || return 0
+  say "updating the package lists"
+  as_root apt-get update -qq || fail "apt-get update failed" "check /etc/apt/sources.list* and the network, then run this again"
+  lists_updated=yes
+}
+
 install_missing() {
   local missing=() package
   for package in "$@"; do installed "$package" || missing+=("$package"); done
   ((${#missing[@]})) || return 0
-  if [ -z "$lists_updated" ]; then
-    say "updating the package lists"
-    as_root apt-get update -qq || fail "apt-get update failed" "check /etc/apt/sources.list* and the network, then run this again"
-    lists_updated=yes
-  fi
+  update_lists
   say "installing ${missing[*]}"
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
     fail "apt-get could not install ${missing[*]}" "run: apt-get install ${missing[*]}, and mend what it says"
@@ -86,8 +89,15 @@ if command -v apt-get >/dev/null; then
   packages=(libabsl-dev libgtest-dev libgmock-dev libbenchmark-dev)
   # The development files of another Python than Debian's come with that Python.
   if [ "$python" = /usr/bin/python3 ]; then packages+=("libpython$python_version-dev"); fi
+  known libboost-dev || update_lists
   mapfile -t boost < <(boost_packages)
   install_missing "${packages[@]}" "${boost[@]}" "${extra_packages[@]//PYTHON_VERSION/$python_version}"
+  # What stands in for the modules that this libpython was made without.
+  archive=$("$python" -I "$top/host/python_facts.py" | sed -n 's/^archive = //p')
+  if [ -n "$archive" ]; then
+    gaps=$("$python" -I "$top/host/missing_builtins.py" "$archive")
+    if [[ $gaps == *"_blake2"* ]]; then install_missing libb2-dev; fi
+  fi
 else
   for tool in meson ninja g++ pkg-config; do
     command -v "$tool" >/dev/null || fail "$tool is not installed, and this system has no apt-get to install it with" \

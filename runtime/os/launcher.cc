@@ -18,6 +18,7 @@
 
 #include <boost/process/v2/posix/vfork_launcher.hpp>
 #include <boost/process/v2/process.hpp>
+#include <boost/system/system_error.hpp>
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
@@ -117,17 +118,28 @@ class ProcessLauncher final : public Launcher {
     launcher.fd_whitelist.erase(std::unique(launcher.fd_whitelist.begin(), launcher.fd_whitelist.end()),
                                 launcher.fd_whitelist.end());
     ChildSetup setup(options);
-    boost::asio::io_context context;
-    error_code error;
-    auto child = launcher(context.get_executor(), error, process::filesystem::path(options.program),
-                          std::vector<std::string>(), setup);
-    child.detach();
+    error_code error = Start(launcher, options, setup);
     if (setup.error() != 0) return Failed(options, launcher.pid, setup.error());
     if (launcher.pid < 0) return NoProcess(options, error ? error.value() : EAGAIN);
     return launcher.pid;
   }
 
  private:
+  static error_code Start(process::posix::vfork_launcher& launcher, const LaunchOptions& options, ChildSetup& setup) {
+    boost::asio::io_context context;
+    error_code error;
+    try {
+      auto child = launcher(context.get_executor(), error, process::filesystem::path(options.program),
+                            std::vector<std::string>(), setup);
+      child.detach();
+    } catch (const boost::system::system_error& thrown) {
+      // Boost's own handle of the process, which nobody needs, could not be opened: no descriptor is free.  The
+      // process runs; launcher.pid says which.
+      error = thrown.code();
+    }
+    return error;
+  }
+
   static absl::Status NoProcess(const LaunchOptions& options, int error) {
     rlimit limit = {};
     getrlimit(RLIMIT_NPROC, &limit);

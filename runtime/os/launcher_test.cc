@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -81,6 +82,23 @@ TEST_F(LauncherTest, MissingProgramIsNamedAndLeavesNoChild) {
   EXPECT_EQ(ErrnoOf(status), ENOENT);
   EXPECT_NE(status.message().find("/no/such/program"), std::string::npos) << status;
   EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
+}
+
+TEST_F(LauncherTest, LaunchesWhereNoDescriptorIsFree) {
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  UniqueFd lowest_free(dup(0));
+  rlimit none = {static_cast<rlim_t>(lowest_free.get()), before.rlim_max};
+  lowest_free.reset();
+  LaunchOptions options = Shell("exit 7");
+  options.descriptors.clear();
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  absl::StatusOr<pid_t> pid = launcher_->Launch(options);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  ASSERT_TRUE(pid.ok()) << pid.status();
+  int status = 0;
+  ASSERT_EQ(waitpid(*pid, &status, 0), *pid);
+  EXPECT_EQ(WEXITSTATUS(status), 7);
 }
 
 TEST_F(LauncherTest, DetachedProgramIsNoChildAndSendsNoSignal) {
