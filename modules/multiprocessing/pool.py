@@ -334,8 +334,9 @@ def _check_processes(processes):
 
 
 def _default_processes():
-    counter = getattr(os, 'process_cpu_count', os.cpu_count)
-    return counter() or 1
+    if hasattr(os, 'process_cpu_count'):
+        return os.process_cpu_count() or 1
+    return len(os.sched_getaffinity(0))  # what process_cpu_count() says, before Python 3.13
 
 
 def _is_sliceable(iterable):

@@ -7,8 +7,6 @@ last pool of the process has ended.
 import os
 import threading
 
-from . import util
-
 __all__ = ['add', 'remove', 'wake']
 
 
@@ -16,7 +14,7 @@ class _Service:
     """The service of one process: its pools' crews, and the thread that looks after them."""
 
     def __init__(self):
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a pool's finalizer may run anywhere, here too
         self._crews = []
         self._thread = None
         self._wake_fd = None
@@ -75,14 +73,13 @@ class _Service:
 _service = _Service()
 
 
-def _after_fork(_key):
+def _after_fork():
     """A forked child has no service thread, and its parent's workers are not its own."""
     global _service
     _service = _Service()
 
 
-_fork_key = type('_ForkKey', (), {})()  # register_after_fork wants an object that can be referred to weakly
-util.register_after_fork(_fork_key, _after_fork)
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def add(crew):

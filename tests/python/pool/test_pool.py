@@ -512,6 +512,23 @@ class PyhostPoolLifeCases:
         self.assertEqual(pool.apply(square, (2,)), 4)
         pool.terminate()
 
+    def test_forked_process_can_have_a_pool_of_its_own(self):
+        with self.context.Pool(1) as pool:
+            pool.apply(square, (1,))
+            read_end, write_end = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    with self.context.Pool(1, maxtasksperchild=1) as own:
+                        os.write(write_end, repr(own.map(square, range(5), 1)).encode())
+                finally:
+                    os._exit(0)
+            os.close(write_end)
+            with open(read_end) as answer:
+                self.assertEqual(answer.read(), '[0, 1, 4, 9, 16]')
+            os.waitpid(pid, 0)
+            self.assertEqual(pool.apply(square, (2,)), 4)
+
     def test_program_ends_although_a_worker_is_dead_or_stopped(self):
         script = ('import multiprocessing, os, signal, sys, time\n'
                   'if __name__ == "__main__":\n'
