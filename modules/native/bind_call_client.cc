@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -137,7 +136,8 @@ struct CallsState {
   std::vector<Py_ssize_t> starts;
   PyRef failure;                       // the first to arrive
   // An iteration's arrivals that were not asked for yet: as they came, or (ordered) those that came too early.
-  std::deque<Arrival> waiting;
+  std::vector<Arrival> waiting;
+  size_t taken = 0;  // of those
   std::map<uint64_t, Arrival> early;
   uint64_t next_index = 0;
 };
@@ -484,9 +484,8 @@ PyObject* CallsCollect(PyObject* self, PyObject* args) {
 
 // The next arrival of those that are here; false when there is none.
 bool PopArrival(CallsState* calls, bool ordered, Arrival* arrival) {
-  while (!calls->waiting.empty()) {
-    Arrival first = std::move(calls->waiting.front());
-    calls->waiting.pop_front();
+  while (calls->taken < calls->waiting.size()) {
+    Arrival first = std::move(calls->waiting[calls->taken++]);
     if (!ordered || first.index == calls->next_index) {
       *arrival = std::move(first);
       return true;
@@ -508,7 +507,8 @@ int NextArrival(CallClient* client, CallsState* calls, bool ordered, Deadline de
     if (ready != 1) return ready;
     std::vector<Arrival> arrivals = client->Take(*calls->group, kArrivalsAtOnce);
     if (arrivals.empty()) return 2;
-    for (Arrival& one : arrivals) calls->waiting.push_back(std::move(one));
+    calls->waiting = std::move(arrivals);
+    calls->taken = 0;
   }
   return 1;
 }

@@ -122,10 +122,11 @@ void CallClient::Withdraw(CallId first, uint64_t count) {
 }
 
 void CallClient::Abandon(CallGroup& group) {
-  std::deque<Arrival> dropped;  // Freed after the lock.
+  std::vector<Arrival> dropped;  // Freed after the lock.
   MutexLock lock(mutex_);
   group.abandoned_ = true;
   dropped.swap(group.arrived_);
+  group.taken_ = 0;
 }
 
 // ---- Arrivals ----------------------------------------------------------------------------------------------
@@ -244,7 +245,7 @@ absl::Status CallClient::Await(Done done, Wait wait) {
 }
 
 absl::Status CallClient::WaitForArrival(CallGroup& group, Wait wait) {
-  return Await([&] { return !group.arrived_.empty() || (group.outstanding_ == 0 && !group.open_); }, wait);
+  return Await([&] { return group.arrived_.size() > group.taken_ || (group.outstanding_ == 0 && !group.open_); }, wait);
 }
 
 absl::Status CallClient::WaitForAll(CallGroup& group, Wait wait) {
@@ -262,13 +263,16 @@ absl::Status CallClient::WaitForRoom(uint64_t calls, Wait wait) {
 }
 
 std::vector<Arrival> CallClient::Take(CallGroup& group, size_t max) {
-  std::vector<Arrival> taken;
   MutexLock lock(mutex_);
-  const size_t count = std::min(max, group.arrived_.size());
-  taken.reserve(count);
-  for (size_t i = 0; i < count; ++i) {
-    taken.push_back(std::move(group.arrived_.front()));
-    group.arrived_.pop_front();
+  const size_t count = std::min(max, group.arrived_.size() - group.taken_);
+  if (group.taken_ == 0 && count == group.arrived_.size()) return std::exchange(group.arrived_, {});
+  const auto first = group.arrived_.begin() + static_cast<std::ptrdiff_t>(group.taken_);
+  const auto last = first + static_cast<std::ptrdiff_t>(count);
+  std::vector<Arrival> taken(std::make_move_iterator(first), std::make_move_iterator(last));
+  group.taken_ += count;
+  if (group.taken_ == group.arrived_.size()) {
+    group.arrived_.clear();
+    group.taken_ = 0;
   }
   return taken;
 }

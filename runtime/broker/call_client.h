@@ -22,7 +22,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <span>
 #include <string>
@@ -64,7 +63,9 @@ class CallGroup {
   bool finished_ = false;  // was handed to WaitForFinished
   bool abandoned_ = false;
   uint64_t outstanding_ = 0;
-  std::deque<Arrival> arrived_;
+  // Those before taken_ are gone.  (A deque would allocate half a kilobyte for the one arrival of most groups.)
+  std::vector<Arrival> arrived_;
+  size_t taken_ = 0;
 };
 
 // A worker's figures; see Hand in pool_state.h.
