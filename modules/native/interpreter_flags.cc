@@ -27,7 +27,7 @@ bool Encode(PyObject* text, std::string* result) {
 }
 
 void AddRepeated(long count, char letter, std::vector<std::string>* flags) {
-  if (count > 0) flags->push_back("-" + std::string(static_cast<size_t>(count), letter));
+  if (count > 0) flags->emplace_back("-").append(static_cast<size_t>(count), letter);
 }
 
 void AddSimpleFlags(PyObject* sys_flags, std::vector<std::string>* flags) {
