@@ -36,7 +36,7 @@ absl::StatusOr<Event> Event::Open(Segment& segment, HostId me, Handle handle) {
     return absl::InvalidArgumentError(absl::StrFormat("%s is no event", handle.ToString()));
   }
   PYHOST_ASSIGN_OR_RETURN(EventState * state, segment.objects().StateAs<EventState>(handle));
-  return Event(&segment, me, handle, state);
+  return Event(me, handle, state);
 }
 
 void Event::Set() {

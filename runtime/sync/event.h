@@ -34,10 +34,8 @@ class Event {
   absl::Status WaitUntilSet(Wait wait);
 
  private:
-  Event(Segment* segment, HostId me, Handle handle, EventState* state)
-      : segment_(segment), me_(me), handle_(handle), state_(state) {}
+  Event(HostId me, Handle handle, EventState* state) : me_(me), handle_(handle), state_(state) {}
 
-  Segment* segment_;
   HostId me_;
   Handle handle_;
   EventState* state_;

@@ -46,7 +46,7 @@ absl::StatusOr<Semaphore> Semaphore::Create(Segment& segment, HostId me, uint32_
                           segment.objects().StateAs<SemaphoreState>(handle));
   state->max_value.store(max_value, std::memory_order_relaxed);
   state->value.store(initial, std::memory_order_relaxed);
-  return Semaphore(&segment, me, handle, state);
+  return Semaphore(me, handle, state);
 }
 
 absl::StatusOr<Semaphore> Semaphore::Open(Segment& segment, HostId me, Handle handle) {
@@ -55,7 +55,7 @@ absl::StatusOr<Semaphore> Semaphore::Open(Segment& segment, HostId me, Handle ha
   }
   PYHOST_ASSIGN_OR_RETURN(SemaphoreState * state,
                           segment.objects().StateAs<SemaphoreState>(handle));
-  return Semaphore(&segment, me, handle, state);
+  return Semaphore(me, handle, state);
 }
 
 absl::Status Semaphore::Acquire(Wait wait) {

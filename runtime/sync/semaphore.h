@@ -44,10 +44,8 @@ class Semaphore {
   uint32_t max_value() const;
 
  private:
-  Semaphore(Segment* segment, HostId me, Handle handle, SemaphoreState* state)
-      : segment_(segment), me_(me), handle_(handle), state_(state) {}
+  Semaphore(HostId me, Handle handle, SemaphoreState* state) : me_(me), handle_(handle), state_(state) {}
 
-  Segment* segment_;
   HostId me_;
   Handle handle_;
   SemaphoreState* state_;
