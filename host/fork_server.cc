@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -48,10 +47,11 @@ void BlockGroupSignals() {
   sigprocmask(SIG_BLOCK, &set, nullptr);
 }
 
-// One entry a thread, and two for the folder itself.
+// Threads of the interpreter.  A library's own (OpenBLAS starts some at import) are its own business, as in python3:
+// those libraries stop them before a fork and start them again after it.
 bool HasThreads() {
-  struct stat tasks = {};
-  return stat("/proc/self/task", &tasks) == 0 && tasks.st_nlink > 3;
+  PyThreadState* first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+  return first != nullptr && PyThreadState_Next(first) != nullptr;
 }
 
 absl::Status Import(const char* name) {

@@ -17,6 +17,12 @@ absl::Status ErrnoStatus(int error, std::string_view what) {
   return status;
 }
 
+absl::Status StatusWithErrno(int error, std::string_view message) {
+  absl::Status status(absl::ErrnoToStatusCode(error), absl::string_view(message.data(), message.size()));
+  status.SetPayload(kErrnoPayload, absl::Cord(absl::StrCat(error)));
+  return status;
+}
+
 int ErrnoOf(const absl::Status& status) {
   int error = 0;
   const auto payload = status.GetPayload(kErrnoPayload);

@@ -17,6 +17,9 @@ namespace pyhost {
 // absl::ErrnoToStatusCode gives.
 absl::Status ErrnoStatus(int error, std::string_view what);
 
+// The same for a message that already ends with the text of the error (it comes from another process, say).
+absl::Status StatusWithErrno(int error, std::string_view message);
+
 // The errno that ErrnoStatus put in, or 0.
 int ErrnoOf(const absl::Status& status);
 

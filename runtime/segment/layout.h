@@ -94,8 +94,10 @@ struct alignas(kCacheLine) HostRecord {
   //   party: of an Embryo, Running or Ended host its parent; of a Recovering one its recoverer.
   //   recovered: (Ended only) what it held was given back; Free as soon as nobody watches it.
   std::atomic<uint64_t> life;
-  std::atomic<uint32_t> exit;         // ExitStatus::Encode(); 0 = alive, or not known
-  std::atomic<uint32_t> pid;          // 0 = not known yet
+  // {generation:32 | value:32}.  A word of another generation has no value: nothing must be cleared when the slot gets
+  // a new life, and whoever is late to write about the last one (they fail to compare and swap) cannot spoil it.
+  std::atomic<uint64_t> exit;         // ExitStatus::Encode(); 0 = alive, or not known
+  std::atomic<uint64_t> pid;          // 0 = not known yet
   std::atomic<uint64_t> start_time;   // of that pid; 0 = not known
   std::atomic<uint64_t> pid_namespace;  // in which `pid` is meant; 0 = not known
   std::atomic<uint32_t> parent;       // HostId
@@ -103,9 +105,9 @@ struct alignas(kCacheLine) HostRecord {
   std::atomic<uint64_t> payload;      // Handle of the start payload, or 0
   WaitPoint changed;                  // notified when `exit` or `pid` is set
   SharedText<64> name;
-  SharedText<96> running;
+  SharedText<224> running;  // the function in its hands; of a start that failed, why
 };
-static_assert(sizeof(HostRecord) == 256);
+static_assert(sizeof(HostRecord) == 384);
 
 // ---- Objects ------------------------------------------------------------------------------------------------
 

@@ -119,7 +119,7 @@ absl::Status ChildStart::WhyNotStarted() const {
   if (!info.ok()) return info.status();
   std::string reason = absl::StrCat("cannot start '", info->name, "': ", info->running);
   if (info->exit.value == 0) return absl::UnavailableError(reason);
-  return ErrnoStatus(info->exit.value, reason);
+  return StatusWithErrno(info->exit.value, reason);
 }
 
 absl::StatusOr<std::unique_ptr<ChildProcess>> ChildStart::StartByLaunch(const ServerSpec& server) {
