@@ -15,6 +15,7 @@
 #include "runtime/broker/call_client.h"
 #include "runtime/broker/call_server.h"
 #include "runtime/queue/queue.h"
+#include "runtime/segment/handle_refs.h"
 #include "runtime/testing/child.h"
 #include "runtime/testing/temp_segment.h"
 
@@ -176,10 +177,16 @@ TEST_F(CallPathTest, WorkersEndWhenTheirCallerIsGone) {
   const std::vector<Arrival> arrivals = client_->Take(*group_, 1);
   uint64_t handle = 0;
   std::memcpy(&handle, ParseReply(arrivals.at(0).message.payload())->outcome.data(), sizeof(handle));
-  std::unique_ptr<Child> worker = segment_.StartHost(
-      [&](HostId self) { EXPECT_EQ(Serve(*segment_, self, Handle::FromValue(handle)), 0); }, &worker_id);
+  // Held here, hence by the worker from its start, as a started worker holds what its starter shares with it.
+  const Handle pool = Handle::FromValue(handle);
+  ASSERT_TRUE(segment_->refs().Retain(pool, segment_.me()).ok());
+  std::unique_ptr<Child> worker =
+      segment_.StartHost([&](HostId self) { EXPECT_EQ(Serve(*segment_, self, pool), 0); }, &worker_id);
   segment_.Bury(caller_id, caller->Kill());
-  EXPECT_EQ(worker->Reap(), Exited(0));
+  const ChildEnd end = worker->Reap();
+  EXPECT_EQ(end, Exited(0));
+  segment_.Bury(worker_id, end);
+  segment_->refs().Release(pool, segment_.me());
 }
 
 // ---- A worker dies -------------------------------------------------------------------------------------------
