@@ -46,6 +46,24 @@ struct Life {
   bool running() const { return state == HostState::kEmbryo || state == HostState::kRunning; }
 };
 
+// HostRecord::exit and ::pid: a value and the life of the slot that it is about.
+uint64_t Tagged(uint32_t generation, uint32_t value) { return uint64_t{generation} << 32 | value; }
+uint32_t ValueIn(uint64_t word, HostId id) { return word >> 32 == id.generation() ? static_cast<uint32_t>(word) : 0; }
+
+// Replaces the value as long as `may_replace` it; false when that life of the slot is over.
+template <typename MayReplace>
+bool SetTagged(HostRecord& record, std::atomic<uint64_t> HostRecord::*word, HostId id, uint32_t value,
+               MayReplace may_replace) {
+  uint64_t now = (record.*word).load();
+  do {
+    // The tag of an earlier life is still there if the starter died before it filled the record.  Life is read after the
+    // word: while it lasts, a strange tag is an earlier one.
+    if (now >> 32 != id.generation() && Life::Of(record.life.load()).generation != id.generation()) return false;
+    if (!may_replace(ValueIn(now, id))) return true;
+  } while (!(record.*word).compare_exchange_weak(now, Tagged(id.generation(), value)));
+  return true;
+}
+
 // Moves the record on from `from` to `to`; false when it has moved meanwhile.
 bool Move(HostRecord& record, const Life& from, const Life& to) {
   uint64_t expected = from.Word();
@@ -78,6 +96,10 @@ std::string ReadText(const SharedText<kBytes>& shared) {
     if (before % 2 == 0 && shared.version.load(std::memory_order_acquire) == before) break;
   }
   return std::string(bytes, strnlen(bytes, kBytes));
+}
+
+pid_t PidOf(const HostRecord& record, HostId id) {
+  return static_cast<pid_t>(ValueIn(record.pid.load(std::memory_order_acquire), id));
 }
 
 uint64_t BitOf(HostId host) { return uint64_t{1} << (host.slot() % 64); }
@@ -179,8 +201,8 @@ void HostTable::FillEmbryo(HostRecord& record, HostId id, const EmbryoOptions& o
   uint32_t used = map_->header().hosts_used.load(std::memory_order_relaxed);
   while (used <= id.slot() && !map_->header().hosts_used.compare_exchange_weak(used, id.slot() + 1)) {
   }
-  record.exit.store(0, std::memory_order_relaxed);
-  record.pid.store(0, std::memory_order_relaxed);
+  record.exit.store(Tagged(id.generation(), 0));
+  record.pid.store(Tagged(id.generation(), 0));
   record.start_time.store(0, std::memory_order_relaxed);
   record.pid_namespace.store(0, std::memory_order_relaxed);
   record.parent.store(options.parent.value(), std::memory_order_relaxed);
@@ -196,15 +218,15 @@ absl::Status HostTable::SetPid(HostId id, pid_t pid) {
   if (record == nullptr) return NoSuchHost(id);
   // A record that its own process has adopted already knows better.
   if (Life::Of(record->life.load(std::memory_order_acquire)).state != HostState::kEmbryo) return absl::OkStatus();
-  StorePid(*record, pid);
+  StorePid(*record, id, pid);
   return absl::OkStatus();
 }
 
-void HostTable::StorePid(HostRecord& record, pid_t pid) {
+void HostTable::StorePid(HostRecord& record, HostId id, pid_t pid) {
   const absl::StatusOr<ProcessStat> stat = GetProcessStat(pid);
   record.start_time.store(stat.ok() ? stat->start_time : 0, std::memory_order_relaxed);
   record.pid_namespace.store(PidNamespace(), std::memory_order_relaxed);
-  record.pid.store(static_cast<uint32_t>(pid), std::memory_order_release);
+  SetTagged(record, &HostRecord::pid, id, static_cast<uint32_t>(pid), [](uint32_t) { return true; });
   record.changed.NotifyAll();
 }
 
@@ -215,7 +237,7 @@ absl::Status HostTable::Adopt(HostId id) {
   if (embryo.generation != id.generation() || embryo.state != HostState::kEmbryo) {
     return absl::FailedPreconditionError(absl::StrCat(id.ToString(), " is no embryo: it runs already or has ended"));
   }
-  StorePid(*record, getpid());
+  StorePid(*record, id, getpid());
   Life running = embryo;
   running.state = HostState::kRunning;
   if (!Move(*record, embryo, running)) {
@@ -231,17 +253,18 @@ absl::StatusOr<HostInfo> HostTable::Info(HostId id) const {
   if (record == nullptr) return NoSuchHost(id);
   HostInfo info;
   info.id = id;
-  info.pid = static_cast<pid_t>(record->pid.load(std::memory_order_acquire));
+  info.pid = PidOf(*record, id);
   info.start_time = record->start_time.load(std::memory_order_relaxed);
   info.parent = HostId::FromValue(record->parent.load(std::memory_order_relaxed));
   info.flags = record->flags.load(std::memory_order_relaxed);
-  info.exit = ExitStatus::Decode(record->exit.load(std::memory_order_acquire));
+  info.exit = ExitStatus::Decode(ValueIn(record->exit.load(std::memory_order_acquire), id));
   info.name = ReadText(record->name);
   info.running = ReadText(record->running);
   // Last: what was read belongs to this life if it still lasts.
   const Life life = Life::Of(record->life.load(std::memory_order_acquire));
   if (life.generation != id.generation() || life.state == HostState::kFree) return NoSuchHost(id);
   info.state = life.state;
+  if (life.state == HostState::kEmbryo) info.parent = life.party;  // the field may not be filled yet
   return info;
 }
 
@@ -266,7 +289,7 @@ bool HostMayBeAlive(const HostTable& hosts, HostId id) { return hosts.IsRunning(
 bool HostTable::ProcessIsGone(HostId id) const {
   const HostRecord* record = RecordOf(id);
   if (record == nullptr) return true;
-  const pid_t pid = static_cast<pid_t>(record->pid.load(std::memory_order_acquire));
+  const pid_t pid = PidOf(*record, id);
   const uint64_t start_time = record->start_time.load(std::memory_order_relaxed);
   const uint64_t pid_namespace = record->pid_namespace.load(std::memory_order_relaxed);
   if (!IsRunning(id)) return true;
@@ -296,11 +319,10 @@ Handle HostTable::payload(HostId id) const {
 void HostTable::SetExit(HostId id, ExitStatus status, bool truth) {
   HostRecord* record = RecordOf(id);
   if (record == nullptr || !status.ended()) return;
-  uint32_t alive = 0;
-  const bool first = record->exit.compare_exchange_strong(alive, status.Encode());
+  const bool overwrites = truth && status.kind != ExitStatus::Kind::kLost;  // "gone" is no better than what is known
+  const auto may_replace = [=](uint32_t known) { return overwrites || known == 0; };
+  if (!SetTagged(*record, &HostRecord::exit, id, status.Encode(), may_replace)) return;
   if (truth) {
-    // "Gone" is no better than what the host said itself.
-    if (!first && status.kind != ExitStatus::Kind::kLost) record->exit.store(status.Encode());
     PYHOST_CRASH_POINT("host-exit-before-ended");
     Life life = Life::Of(record->life.load(std::memory_order_acquire));
     while (life.generation == id.generation() && life.running()) {
@@ -316,7 +338,7 @@ void HostTable::SetExit(HostId id, ExitStatus status, bool truth) {
 ExitStatus HostTable::Exit(HostId id) const {
   const HostRecord* record = RecordOf(id);
   if (record == nullptr) return {ExitStatus::Kind::kLost, 0};
-  const ExitStatus exit = ExitStatus::Decode(record->exit.load(std::memory_order_acquire));
+  const ExitStatus exit = ExitStatus::Decode(ValueIn(record->exit.load(std::memory_order_acquire), id));
   return RecordOf(id) == nullptr ? ExitStatus{ExitStatus::Kind::kLost, 0} : exit;
 }
 
@@ -332,10 +354,10 @@ absl::StatusOr<pid_t> HostTable::WaitForPid(HostId id, Wait wait) const {
   HostRecord* record = RecordOf(id);
   if (record == nullptr) return NoSuchHost(id);
   const absl::Status status = record->changed.Await(id, wait, [&] {
-    return record->pid.load(std::memory_order_acquire) != 0 || Exit(id).ended();
+    return PidOf(*record, id) != 0 || Exit(id).ended();
   });
   if (!status.ok()) return status;
-  const pid_t pid = static_cast<pid_t>(record->pid.load(std::memory_order_acquire));
+  const pid_t pid = PidOf(*record, id);
   if (RecordOf(id) == nullptr) return NoSuchHost(id);
   if (pid != 0) return pid;
   return absl::FailedPreconditionError(absl::StrCat(id.ToString(), " ", Exit(id).ToString()));
@@ -380,9 +402,6 @@ void HostTable::FreeIfUnwatched(HostRecord& record, HostId id) {
   for (uint32_t word = 0; word < map_->holder_words(); ++word) {
     if (watchers[word].load() != 0) return;
   }
-  // Cleared first, so that the slot's next life never shows the process of this one.
-  record.pid.store(0);
-  record.exit.store(0);
   Life free;
   free.generation = life.generation;
   Move(record, life, free);

@@ -149,7 +149,7 @@ class HostTable {
   HostRecord* RecordOf(HostId id) const;
   absl::Status NoSuchHost(HostId id) const;
   void FillEmbryo(HostRecord& record, HostId id, const EmbryoOptions& options);
-  void StorePid(HostRecord& record, pid_t pid);
+  void StorePid(HostRecord& record, HostId id, pid_t pid);
   void FreeIfUnwatched(HostRecord& record, HostId id);
 
   const SegmentMap* map_;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <set>
 #include <string>
 #include <thread>
@@ -17,6 +18,8 @@ namespace {
 
 using testing::Exited;
 using testing::Killed;
+using testing::KillAtCrashPoint;
+using testing::RunInChild;
 using testing::TempSegment;
 using ::testing::HasSubstr;
 
@@ -223,6 +226,56 @@ TEST_F(HostTableTest, WatchedRecordsAnswerAfterRecovery) {
   EXPECT_EQ(hosts_.Exit(id), kSegv);
   EXPECT_EQ(hosts_.Info(id)->name, "Process-9");
   hosts_.DropWatches(second);  // it died
+  EXPECT_EQ(hosts_.Exit(id), kLost);
+}
+
+TEST_F(HostTableTest, LateWritersNeverSpoilTheNextLife) {
+  // Reaper, supervisor and parent all write about an end; whoever is last may come when the slot is somebody else's.
+  std::atomic<uint32_t> ending = 0;
+  std::atomic<bool> done = false;
+  std::vector<std::thread> late;
+  for (int i = 0; i < 3; ++i) {
+    late.emplace_back([&] {
+      while (!done) {
+        const HostId id = HostId::FromValue(ending.load());
+        hosts_.SetExit(id, kSegv, true);
+        hosts_.Unwatch(id, segment_.me());
+      }
+    });
+  }
+  int spoiled = 0;
+  for (int i = 0; i < 20000; ++i) {
+    const HostId id = *hosts_.CreateEmbryo({.parent = segment_.me()});
+    ASSERT_TRUE(hosts_.SetPid(id, getpid()).ok());
+    for (int look = 0; look < 20; ++look) spoiled += hosts_.Info(id)->pid != getpid() || hosts_.Exit(id).ended();
+    ending = id.value();
+    hosts_.SetExit(id, kExited3, true);
+    ASSERT_TRUE(hosts_.BeginRecovery(id, segment_.me()));
+    hosts_.FinishRecovery(id);
+    hosts_.Unwatch(id, segment_.me());
+  }
+  done = true;
+  for (std::thread& thread : late) thread.join();
+  EXPECT_EQ(spoiled, 0);
+}
+
+TEST_F(HostTableTest, AnEmbryoThatWasNeverFilledCanBeEnded) {
+  if (!testing::kCrashPointsBuilt) GTEST_SKIP() << "needs crash points";
+  const HostId before = segment_.NewHost("before");
+  LiveAndDie(before);
+  ASSERT_EQ(RunInChild([&] {
+              KillAtCrashPoint("host-embryo-claimed");
+              hosts_.CreateEmbryo({.parent = segment_.me()}).IgnoreError();
+            }),
+            Killed(SIGKILL));
+  const HostId id = hosts_.List().back().id;
+  ASSERT_EQ(id.slot(), before.slot());
+  ASSERT_EQ(StateOf(id), HostState::kEmbryo);
+  EXPECT_EQ(hosts_.Info(id)->parent, segment_.me());
+  EXPECT_EQ(hosts_.Info(id)->pid, 0);
+  EXPECT_FALSE(hosts_.Exit(id).ended());
+  hosts_.SetExit(id, kLost, true);
+  EXPECT_EQ(StateOf(id), HostState::kEnded);
   EXPECT_EQ(hosts_.Exit(id), kLost);
 }
 
