@@ -308,6 +308,26 @@ print(first != r._resource_tracker._pid, r._resource_tracker._check_alive())
         self.assertEqual((code, output), (0, 'True True\n'))
         self.assertIn('process died unexpectedly', errors)
 
+    def test_signals_that_a_terminal_sends_to_everybody_do_not_end_it(self):
+        program = '''
+import os, signal, sys
+from multiprocessing import resource_tracker as r
+from multiprocessing.shared_memory import SharedMemory
+blocks = [SharedMemory(create=True, size=10) for _ in range(2)]
+first = r._resource_tracker._pid
+os.kill(first, signal.SIGINT)
+os.kill(first, signal.SIGTERM)
+r.ensure_running()
+print(r._resource_tracker._pid == first, *(block.name for block in blocks), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+'''
+        code, output, errors = run(program)
+        same, *names = output.split()
+        self.assertEqual((code, same), (-signal.SIGKILL, 'True'))
+        self.assertIn('There appear to be 2 leaked shared_memory objects', errors)
+        self.assertNotIn('died unexpectedly', errors)
+        self.assertEqual([name for name in names if os.path.exists('/dev/shm/' + name)], [])
+
     @unittest.skipUnless(UNDER_PYHOST, 'the standard library writes into whatever has the number now')
     def test_a_program_that_closes_all_descriptors(self):
         program = '''
