@@ -70,8 +70,10 @@ std::optional<ExitStatus> ChildProcess::Poll() {
   if (uint32_t known = exit_.load(std::memory_order_acquire)) return ExitStatus::Decode(known);
   if (closed_) return std::nullopt;
   if (reaper_ == Reaper::kUs) return Reap();
-  ExitStatus status = session_->segment().hosts().Exit(id_);
-  if (status.ended()) return Remember(status);
+  // What a host writes while it leaves is no end yet: it still exists, and may crash on its last steps.
+  const HostTable& hosts = session_->segment().hosts();
+  ExitStatus status = hosts.Exit(id_);
+  if (status.ended() && !hosts.IsRunning(id_)) return Remember(status);
   return IsGone() ? JudgeGone() : std::nullopt;
 }
 

@@ -56,7 +56,7 @@ class HostWatch {
   void OnGone(HostId id);
   void OnLifeEnd(HostId id);
   // Waits for whoever reaps it to write how it ended, for a while.
-  void AwaitExitWord(HostId id, int tries_left);
+  void AwaitReaper(HostId id, int tries_left);
   void Finish(HostId id);
   void EndOrphansOf(HostId parent);
   void EndOrphan(HostId id);
