@@ -30,11 +30,12 @@ packages="libpythonPYTHON_VERSION-testsuite python3-numpy python3-venv procps"
 build() { bash "$top/host/build.sh" "${strict[@]}" "$@"; }
 # The program as it is shipped, for everything that users see; the same with crash points, for what tests kill.
 build --packages "$packages" all host_tests
-build --dir build/crash -D buildtype=debugoptimized runtime_tests host/pyhost
+for_tests=(-D optimization=1 -D debug=false -D cpp_args=-g1 -D crash_points=true)
+build --dir build/crash "${for_tests[@]}" runtime_tests host/pyhost
 builds=("$top/build/release" "$top/build/crash")
 if [ -n "$sanitizers" ]; then
-  build --dir build/asan -D buildtype=debugoptimized -D b_sanitize=address,undefined runtime_tests
-  build --dir build/tsan -D buildtype=debugoptimized -D b_sanitize=thread runtime_tests
+  build --dir build/asan "${for_tests[@]}" -D b_sanitize=address,undefined -D b_lundef=false runtime_tests
+  build --dir build/tsan "${for_tests[@]}" -D b_sanitize=thread -D b_lundef=false runtime_tests
   builds+=("$top/build/asan" "$top/build/tsan")
 fi
 exec /usr/bin/python3 "$top/tests/run_suites.py" "${arguments[@]}" "${builds[@]}"
