@@ -20,7 +20,7 @@ PyObject* NewCondition(PyTypeObject* type, PyObject*, PyObject*) {
 PyObject* WaitOn(PyObject* self, PyObject* args) {
   PyObject* lock = nullptr;
   PyObject* timeout = nullptr;
-  PyObject* lock_type = GetState()->lock_type.get();
+  PyObject* lock_type = StateOfType(Py_TYPE(self))->lock_type.get();
   if (!PyArg_ParseTuple(args, "O!|O:wait_on", lock_type, &lock, &timeout)) return nullptr;
   Deadline deadline = Deadline::Never();
   if (!ParseTimeout(timeout, &deadline)) return nullptr;

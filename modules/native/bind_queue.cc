@@ -72,7 +72,7 @@ PyObject* Put(PyObject* self, PyObject* args, PyObject* kwargs) {
       !ParseBlockTimeout(block, timeout, &deadline)) {
     return nullptr;
   }
-  ModuleState* state = GetState();
+  ModuleState* state = StateOfType(Py_TYPE(self));
   Pickled pickled;
   if (!Pickle(state, object, &pickled)) return ReportPickleError(on_error, object);
   std::optional<Queue> queue = OpenShared<Queue>(self);
@@ -93,7 +93,7 @@ PyObject* PutMany(PyObject* self, PyObject* args, PyObject* kwargs) {
       !ParseBlockTimeout(block, timeout, &deadline)) {
     return nullptr;
   }
-  ModuleState* state = GetState();
+  ModuleState* state = StateOfType(Py_TYPE(self));
   PyRef iterator = PyRef::Steal(PyObject_GetIter(objects));
   if (!iterator) return nullptr;
   std::vector<Pickled> pickled;
@@ -130,7 +130,7 @@ PyObject* PutBytes(PyObject* self, PyObject* args, PyObject* kwargs) {
   const std::span<const std::byte> part = view.bytes();
   GilWait gil;
   const absl::Status status = queue->Push({.parts = {&part, 1}, .handles = {}}, gil.Until(deadline));
-  if (!status.ok()) return SetPushError(GetState(), status);
+  if (!status.ok()) return SetPushError(StateOfType(Py_TYPE(self)), status);
   Py_RETURN_NONE;
 }
 
@@ -151,7 +151,7 @@ absl::StatusOr<Message> PopUntil(PyObject* self, Deadline deadline) {
 PyObject* Get(PyObject* self, PyObject* args, PyObject* kwargs) {
   Deadline deadline = Deadline::Never();
   if (!ParseAcquireArguments(args, kwargs, &deadline)) return nullptr;
-  ModuleState* state = GetState();
+  ModuleState* state = StateOfType(Py_TYPE(self));
   absl::StatusOr<Message> message = PopUntil(self, deadline);
   return message.ok() ? UnpickleMessage(state, *std::move(message)) : SetPopError(state, message.status());
 }
@@ -160,7 +160,7 @@ PyObject* GetBytes(PyObject* self, PyObject* args, PyObject* kwargs) {
   Deadline deadline = Deadline::Never();
   if (!ParseAcquireArguments(args, kwargs, &deadline)) return nullptr;
   absl::StatusOr<Message> message = PopUntil(self, deadline);
-  if (!message.ok()) return SetPopError(GetState(), message.status());
+  if (!message.ok()) return SetPopError(StateOfType(Py_TYPE(self)), message.status());
   return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(message->payload().data()),
                                    static_cast<Py_ssize_t>(message->payload().size()));
 }
@@ -187,7 +187,7 @@ PyObject* GetMany(PyObject* self, PyObject* args, PyObject* kwargs) {
     return nullptr;
   }
   if (maximum < 1) return PyErr_Format(PyExc_ValueError, "maximum must be at least 1, not %lld", maximum);
-  ModuleState* state = GetState();
+  ModuleState* state = StateOfType(Py_TYPE(self));
   std::optional<Queue> queue = OpenShared<Queue>(self);
   if (!queue) return nullptr;
   PyRef list = PyRef::Steal(PyList_New(0));

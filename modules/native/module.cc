@@ -58,8 +58,8 @@ PyModuleDef kModuleDef = {PyModuleDef_HEAD_INIT, "_pyhost", kDoc,    sizeof(Modu
 
 ModuleState* StateOfModule(PyObject* module) { return static_cast<ModuleState*>(PyModule_GetState(module)); }
 
-ModuleState* StateOfType(PyTypeObject* defining_class) {
-  PyObject* module = PyType_GetModule(defining_class);
+ModuleState* StateOfType(PyTypeObject* type) {
+  PyObject* module = PyType_GetModuleByDef(type, &kModuleDef);
   return module == nullptr ? nullptr : StateOfModule(module);
 }
 

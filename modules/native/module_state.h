@@ -49,7 +49,7 @@ extern PyModuleDef kModuleDef;
 // The state of the `_pyhost` in this interpreter; null with ImportError when it was never imported here.
 ModuleState* GetState();
 ModuleState* StateOfModule(PyObject* module);
-ModuleState* StateOfType(PyTypeObject* defining_class);
+ModuleState* StateOfType(PyTypeObject* type);  // one of ours, or a subclass; quicker than GetState
 
 // Each returns 0, or -1 with a Python error.
 int BindMemory(PyObject* module, ModuleState* state);
