@@ -27,7 +27,10 @@ struct DropIn {
 };
 constexpr DropIn kDropIns[] = {
     {"multiprocessing", "multiprocessing/__init__.py", true, true},
-    {"concurrent.futures.process", "concurrent/futures/process.py", false, false},
+    {"concurrent.futures.process", "concurrent/futures/process.py", false, true},
+    {"concurrent.futures._process_crew", "concurrent/futures/_process_crew.py", false, true},
+    {"concurrent.futures._process_errors", "concurrent/futures/_process_errors.py", false, true},
+    {"concurrent.futures._process_future", "concurrent/futures/_process_future.py", false, true},
     {"pyhost", "pyhost/__init__.py", true, true},
 };
 

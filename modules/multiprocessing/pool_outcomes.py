@@ -117,6 +117,18 @@ def pack_unpicklable_result(error, value):
     return pack_exception(MaybeEncodingError(explained, value))
 
 
+def pack_unsendable_result(error, value):
+    """The same for an executor: the exception keeps its type."""
+    from . import pickle_errors
+    return pack_exception(pickle_errors.explain(error, value, name='result'))
+
+
+def pack_unreadable_call(exc):
+    """The bytes that carry what unpickling a call raised."""
+    return pickle.dumps((type(exc).__qualname__, _str(exc), _format(exc, exc.__traceback__), None,
+                         'unpickling the call in the worker raised it'))
+
+
 def exit_code(exc):
     """The exit code of a worker that ends by `exc`, as Process.exitcode."""
     if isinstance(exc, KeyboardInterrupt):

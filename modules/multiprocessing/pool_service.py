@@ -7,7 +7,7 @@ last pool of the process has ended.
 import os
 import threading
 
-__all__ = ['add', 'remove', 'wake']
+__all__ = ['add', 'leave', 'remove', 'wake']
 
 
 class _Service:
@@ -15,6 +15,7 @@ class _Service:
 
     def __init__(self):
         self._lock = threading.RLock()  # a pool's finalizer may run anywhere, here too
+        self._changed = threading.Condition(self._lock)  # the thread has ended, or there is a new crew
         self._crews = []
         self._thread = None
         self._wake_fd = None
@@ -28,6 +29,7 @@ class _Service:
                 self._thread._pyhost_internal = True
                 self._thread.start()
             self._crews.append(crew)
+            self._changed.notify_all()
             self._signal()
 
     def remove(self, crew):
@@ -42,6 +44,21 @@ class _Service:
         with self._lock:
             self._signal()
 
+    def leave(self):
+        """Returns when the thread has ended, unless there are crews to look after."""
+        with self._lock:
+            thread = self._thread
+            if thread is None or thread is threading.current_thread():
+                return
+            self._signal()
+            self._changed.wait_for(lambda: self._thread is not thread or not self._is_idle())
+            ended = self._thread is not thread
+        if ended:
+            thread.join()
+
+    def _is_idle(self):
+        return all(crew.done.is_set() for crew in self._crews)
+
     def _signal(self):
         if self._wake_fd is not None:
             os.eventfd_write(self._wake_fd, 1)
@@ -54,6 +71,7 @@ class _Service:
                 if not self._crews:
                     os.close(self._wake_fd)
                     self._wake_fd = self._thread = None
+                    self._changed.notify_all()
                     return
                 crews = list(self._crews)
             sentinels = [fd for crew in crews for fd in crew.sentinels()]
@@ -90,6 +108,11 @@ def add(crew):
 def remove(crew):
     """Looks after `crew` no more."""
     _service.remove(crew)
+
+
+def leave():
+    """Returns when the service has ended, unless there are crews to look after."""
+    _service.leave()
 
 
 def wake():

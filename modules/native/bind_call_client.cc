@@ -66,11 +66,14 @@ CallClient* UseClient(PyObject* self) {
 }
 
 PyObject* NewClient(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
-  static const char* const kKeywords[] = {nullptr};
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, ":CallClient", const_cast<char**>(kKeywords))) return nullptr;
+  static const char* const kKeywords[] = {"cancellable", nullptr};
+  unsigned int cancellable = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|I:CallClient", const_cast<char**>(kKeywords), &cancellable)) {
+    return nullptr;
+  }
   Session* session = EnsureSession();
   if (session == nullptr) return nullptr;
-  absl::StatusOr<std::unique_ptr<CallClient>> client = CallClient::Create(session->segment(), session->me());
+  absl::StatusOr<std::unique_ptr<CallClient>> client = CallClient::Create(session->segment(), session->me(), cancellable);
   if (!client.ok()) return SetError(client.status());
   PyObject* module = PyType_GetModuleByDef(type, &kModuleDef);
   PyObject* self = module == nullptr ? nullptr : type->tp_alloc(type, 0);
@@ -130,6 +133,8 @@ struct CallsState {
   PyRef function_name;
   CallKind kind = CallKind::kCall;
   uint64_t submitted = 0;              // the index of the next call
+  CallId first;                        // the first call of the first Register()
+  PyRef outcome;                       // what take() gave
   std::map<uint64_t, PyRef> refused;   // index -> the exception that kept the call from being submitted
   // A map's results, filled as they arrive: results[starts[i]...] belong to call i.
   PyRef results;
@@ -201,6 +206,7 @@ bool Refuse(ModuleState* module, CallsState* calls, CallClient* client, CallId i
 
 absl::StatusOr<CallId> Register(CallsState* calls, CallClient* client, uint64_t count) {
   absl::StatusOr<CallId> first = client->Register(calls->group, count, calls->submitted);
+  if (first.ok() && calls->submitted == 0) calls->first = *first;
   if (first.ok()) calls->submitted += count;
   return first;
 }
@@ -306,8 +312,12 @@ bool SubmitChunks(ModuleState* module, CallsState* calls, CallClient* client, Py
 
 // ---- Decoding -------------------------------------------------------------------------------------------------------
 
+// How a call ended, for take(); the values are known to Python (concurrent/futures/_process_future.py).
+enum class Ending { kValue = 0, kRaised = 1, kUnreadable = 2, kLost = 3, kNotRun = 4 };
+
 struct Outcome {
   bool ok = false;
+  Ending ending = Ending::kNotRun;
   PyRef value;  // the result, or what to raise: an exception, or a Failure (pool_outcomes) that makes one each time
 };
 
@@ -348,20 +358,24 @@ PyRef DecodeValue(ModuleState* module, Message&& message, std::span<const std::b
 // False with a Python error (an interrupt, mostly).
 bool Decode(ModuleState* module, CallsState* calls, Arrival arrival, Outcome* outcome) {
   if (!arrival.status.ok()) {
+    outcome->ending = absl::IsAborted(arrival.status) ? Ending::kLost : Ending::kNotRun;
     outcome->value = DecodeStatus(module, calls, arrival);
     return static_cast<bool>(outcome->value);
   }
   const absl::StatusOr<ReplyView> reply = ParseReply(arrival.message.payload());
   if (!reply.ok()) return SetError(reply.status()) != nullptr;
   if (reply->kind == ReplyKind::kLost) {
+    outcome->ending = Ending::kLost;
     outcome->value = DecodeLost(module, calls, reply->outcome);
   } else if (reply->kind == ReplyKind::kError) {
+    outcome->ending = Ending::kRaised;
     PyRef bytes = PyRef::Steal(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(reply->outcome.data()),
                                                          static_cast<Py_ssize_t>(reply->outcome.size())));
     if (bytes) outcome->value = CallOutcomes(module, "unpack_exception", {calls->function_name.get(), bytes.get()});
   } else {
     outcome->value = DecodeValue(module, std::move(arrival.message), reply->outcome);
     outcome->ok = static_cast<bool>(outcome->value);
+    outcome->ending = outcome->ok ? Ending::kValue : Ending::kUnreadable;
     if (!outcome->ok && PyErr_ExceptionMatches(PyExc_Exception)) {
       PyRef error = TakeException();
       outcome->value = CallOutcomes(module, "unreadable_result", {calls->function_name.get(), error.get()});
@@ -397,6 +411,41 @@ std::optional<Outcome> AwaitOne(ModuleState* module, CallClient* client, CallsSt
   }
   if (!Decode(module, calls, std::move(arrivals.front()), &outcome)) return std::nullopt;
   return outcome;
+}
+
+// take(): the outcome of a single call that has arrived, for the first who asks.
+PyObject* CallsTake(PyObject* self, PyObject*) {
+  CallClient* client = ClientOf(self);
+  if (client == nullptr) return nullptr;
+  CallsState* calls = AsCalls(self);
+  std::vector<Arrival> arrivals = client->Take(*calls->group, 1);
+  if (arrivals.empty()) Py_RETURN_NONE;
+  Outcome outcome;
+  if (!Decode(ModuleOf(calls), calls, std::move(arrivals.front()), &outcome)) {
+    PyRef error = TakeException();
+    calls->outcome = PyRef::Steal(Py_BuildValue("(iO)", static_cast<int>(Ending::kUnreadable), error.get()));
+    RaiseException(std::move(error));
+    return nullptr;
+  }
+  calls->outcome = PyRef::Steal(Py_BuildValue("(iO)", static_cast<int>(outcome.ending), outcome.value.get()));
+  return Py_XNewRef(calls->outcome.get());
+}
+
+PyObject* CallsCancel(PyObject* self, PyObject*) {
+  CallClient* client = ClientOf(self);
+  return client == nullptr ? nullptr : PyBool_FromLong(client->Cancel(AsCalls(self)->first));
+}
+
+PyObject* CallsIsTaken(PyObject* self, PyObject*) {
+  CallClient* client = ClientOf(self);
+  return client == nullptr ? nullptr : PyBool_FromLong(client->Taken(AsCalls(self)->first));
+}
+
+PyObject* CallsNotify(PyObject* self, PyObject*) {
+  CallClient* client = ClientOf(self);
+  if (client == nullptr) return nullptr;
+  client->Notify(AsCalls(self)->group);
+  Py_RETURN_NONE;
 }
 
 // Puts call `index`'s list of results in its place.
@@ -575,7 +624,20 @@ PyObject* CallsEnd(PyObject* self, PyObject*) {
 PyObject* CallsKey(PyObject* self, void*) { return PyLong_FromVoidPtr(AsCalls(self)->group.get()); }
 PyObject* CallsSubmitted(PyObject* self, void*) { return PyLong_FromUnsignedLongLong(AsCalls(self)->submitted); }
 
+PyObject* CallsTaken(PyObject* self, void*) {
+  PyObject* outcome = AsCalls(self)->outcome.get();
+  return Py_NewRef(outcome == nullptr ? Py_None : outcome);
+}
+PyObject* CallsFunction(PyObject* self, void*) { return Py_NewRef(AsCalls(self)->function_name.get()); }
+PyObject* CallsFirst(PyObject* self, void*) { return PyLong_FromUnsignedLongLong(AsCalls(self)->first.value()); }
+
 PyMethodDef kCallsMethods[] = {
+    {"take", CallsTake, METH_NOARGS,
+     "take() -> (ending, value) of a single call that has arrived, None when it has not or somebody took it\n\n"
+     "What unpickling raised (and no Exception is) it raises; `taken` has it then, too."},
+    {"cancel", CallsCancel, METH_NOARGS, "cancel() -> was the single call kept from being run?"},
+    {"is_taken", CallsIsTaken, METH_NOARGS, "is_taken() -> did a worker take the single call?"},
+    {"notify", CallsNotify, METH_NOARGS, "notify(): CallClient.wait_finished() is to name these calls"},
     {"wait", CallsWait, METH_VARARGS, "wait(timeout=None) -> have all calls arrived?"},
     {"outcome", CallsOutcome, METH_VARARGS,
      "outcome(timeout=None) -> (ok, value) of a single call, None when it has not arrived until then"},
@@ -590,6 +652,9 @@ PyMethodDef kCallsMethods[] = {
 };
 PyGetSetDef kCallsProperties[] = {
     {"key", CallsKey, nullptr, "what CallClient.wait_finished() names these calls by", nullptr},
+    {"taken", CallsTaken, nullptr, "what take() returned, None before", nullptr},
+    {"function", CallsFunction, nullptr, "what messages call the function", nullptr},
+    {"first", CallsFirst, nullptr, "the number of the first call, as in CallClient.stats()", nullptr},
     {"submitted", CallsSubmitted, nullptr, "number of calls so far", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
@@ -773,6 +838,30 @@ PyObject* ClientQueued(PyObject* self, void*) {
   return client == nullptr ? nullptr : PyLong_FromUnsignedLongLong(client->queued());
 }
 
+PyObject* ClientCancelQueued(PyObject* self, PyObject*) {
+  CallClient* client = UseClient(self);
+  if (client == nullptr) return nullptr;
+  client->CancelQueued();
+  Py_RETURN_NONE;
+}
+
+// The first call lost with its worker: (call, pid, host, exit code, end in words) or None.
+PyObject* ClientFirstLost(PyObject* self, PyObject*) {
+  CallClient* client = UseClient(self);
+  if (client == nullptr) return nullptr;
+  GilWait gil;
+  // What was pushed is there: this is no wait for anything to come.
+  if (absl::Status status = client->Drain(gil.Until(Deadline::After(absl::Seconds(5)))); !status.ok()) {
+    return SetError(status);
+  }
+  const std::optional<LostCall> lost = client->FirstLost();
+  if (!lost) Py_RETURN_NONE;
+  const ExitStatus exit = ExitStatus::Decode(lost->worker.exit);
+  return Py_BuildValue("(Kisis)", static_cast<unsigned long long>(lost->call.value()), static_cast<int>(lost->worker.pid),
+                       HostId::FromValue(lost->worker.host).ToString().c_str(), static_cast<int>(exit.ExitCode()),
+                       exit.ToString().c_str());
+}
+
 // What a worker said about its end, without a call: bytes or None.
 PyObject* ClientTakeReport(PyObject* self, PyObject*) {
   CallClient* client = UseClient(self);
@@ -785,6 +874,11 @@ PyObject* ClientTakeReport(PyObject* self, PyObject*) {
 PyObject* ClientAnswered(PyObject* self, void*) {
   CallClient* client = UseClient(self);
   return client == nullptr ? nullptr : PyLong_FromUnsignedLongLong(client->answered());
+}
+
+PyObject* ClientUnanswered(PyObject* self, void*) {
+  CallClient* client = UseClient(self);
+  return client == nullptr ? nullptr : PyLong_FromUnsignedLongLong(client->unanswered());
 }
 
 PyMethodDef kClientMethods[] = {
@@ -804,18 +898,22 @@ PyMethodDef kClientMethods[] = {
     {"fail", ClientFail, METH_VARARGS, "fail(reason): there are no workers; calls end with this reason"},
     {"take_report", ClientTakeReport, METH_NOARGS,
      "take_report() -> what a worker that could not begin said last (CallServer.report), or None"},
+    {"cancel_queued", ClientCancelQueued, METH_NOARGS, "cancel_queued(): calls that no worker has taken end here"},
+    {"first_lost", ClientFirstLost, METH_NOARGS,
+     "first_lost() -> (call, pid, host, exit code, end) of the first call lost with its worker, or None"},
     {"stats", ClientStats, METH_NOARGS, "stats() -> one dict a worker"},
     {nullptr, nullptr, 0, nullptr},
 };
 PyGetSetDef kClientProperties[] = {
     {"server", ClientServer, nullptr, "a CallServer for a new worker", nullptr},
     {"outstanding", ClientOutstanding, nullptr, "calls that have not arrived", nullptr},
+    {"unanswered", ClientUnanswered, nullptr, "calls submitted that were neither answered nor cancelled", nullptr},
     {"queued", ClientQueued, nullptr, "calls that no worker has taken", nullptr},
     {"answered", ClientAnswered, nullptr, "replies of any kind since the pool began", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
 PyType_Slot kClientSlots[] = {
-    {Py_tp_doc, const_cast<char*>("CallClient(): a new pool, without workers; the caller's end of it.")},
+    {Py_tp_doc, const_cast<char*>("CallClient(cancellable=0): a new pool, without workers; the caller's end of it.")},
     {Py_tp_new, reinterpret_cast<void*>(NewClient)},
     {Py_tp_dealloc, reinterpret_cast<void*>(DeallocClient)},
     {Py_tp_methods, kClientMethods},

@@ -27,8 +27,10 @@ absl::string_view AsText(std::span<const std::byte> bytes) {
 // Serves the calls of one pool on one thread.
 class Worker {
  public:
-  Worker(ModuleState* state, Session* session, CallServer& server)
-      : state_(state), session_(session), server_(server) {}
+  // `contain`: whatever a call raises, SystemExit too, is its outcome and does not end the worker; and what kept its
+  // arguments from being read, or its result from being sent, is told as such (an executor's way).
+  Worker(ModuleState* state, Session* session, CallServer& server, bool contain)
+      : state_(state), session_(session), server_(server), contain_(contain) {}
 
   // Serves until the pool ends or `max_calls` (0 = no limit) are done; false with a Python error.
   bool Run(unsigned long long max_calls);
@@ -39,7 +41,8 @@ class Worker {
   Taken Take(Message* message);
   bool BeginCall();
   bool Serve(Message message);
-  PyRef Execute(Message message);
+  // Null with a Python error; *decoded: the error is the function's, not one of reading the call.
+  PyRef Execute(Message message, bool* decoded);
   // The callable and its arguments; false with a Python error.
   bool Decode(Message message, CallKind* kind, PyRef* function, PyRef* arguments);
   PyRef LoadFunction(const CallView& call, const Message& message);
@@ -49,12 +52,14 @@ class Worker {
   bool ReplyValue(PyObject* value);
   bool ReplyError(PyRef packed);
   bool ReplyException(PyRef exception);
+  bool ReplyUnsendable(PyRef exception, PyObject* value);
   // The worker ends with this exception in the middle of a call.
   bool EndBy(PyRef exception);
 
   ModuleState* const state_;
   Session* const session_;
   CallServer& server_;
+  const bool contain_;
   absl::flat_hash_map<std::string, PyRef> globals_;  // by pickle
   PyRef loads_;         // _pickle.loads
   std::string scalar_;  // the reply being built
@@ -105,19 +110,23 @@ bool Worker::Run(unsigned long long max_calls) {
 }
 
 bool Worker::Serve(Message message) {
-  PyRef result = Execute(std::move(message));
+  bool decoded = false;
+  PyRef result = Execute(std::move(message), &decoded);
   if (result) return ReplyValue(result.get());
   PyRef exception = TakeException();
-  if (PyErr_GivenExceptionMatches(exception.get(), PyExc_Exception)) return ReplyException(std::move(exception));
+  const bool ordinary = PyErr_GivenExceptionMatches(exception.get(), PyExc_Exception);
+  if (contain_ && ordinary && !decoded) return ReplyError(CallOutcomes(state_, "pack_unreadable_call", {exception.get()}));
+  if (ordinary || (contain_ && decoded)) return ReplyException(std::move(exception));
   return EndBy(std::move(exception));
 }
 
 // ---- Running --------------------------------------------------------------------------------------------------------
 
-PyRef Worker::Execute(Message message) {
+PyRef Worker::Execute(Message message, bool* decoded) {
   CallKind kind{};
   PyRef function, arguments;
-  if (!Decode(std::move(message), &kind, &function, &arguments)) return {};
+  *decoded = Decode(std::move(message), &kind, &function, &arguments);
+  if (!*decoded) return {};
   return Apply(kind, function.get(), arguments.get());
 }
 
@@ -254,15 +263,21 @@ bool Worker::ReplyValue(PyObject* value) {
   } else {
     Pickled pickled;
     if (!Pickle(state_, value, &pickled)) {
-      PyRef exception = TakeException();
-      if (!PyErr_GivenExceptionMatches(exception.get(), PyExc_Exception)) return EndBy(std::move(exception));
-      return ReplyError(CallOutcomes(state_, "pack_unpicklable_result", {exception.get(), value}));
+      return ReplyUnsendable(TakeException(), value);
     }
     status = server_.Reply(ReplyKind::kValue, pickled.parts(), pickled.handles());
   }
   if (status.ok()) return true;
   SetError(status);  // No memory for the result: its call fails.
   return ReplyException(TakeException());
+}
+
+bool Worker::ReplyUnsendable(PyRef exception, PyObject* value) {
+  const bool ordinary = PyErr_GivenExceptionMatches(exception.get(), PyExc_Exception);
+  if (!ordinary && !contain_) return EndBy(std::move(exception));
+  if (!ordinary) return ReplyException(std::move(exception));
+  const char* pack = contain_ ? "pack_unsendable_result" : "pack_unpicklable_result";
+  return ReplyError(CallOutcomes(state_, pack, {exception.get(), value}));
 }
 
 bool Worker::ReplyException(PyRef exception) {
@@ -298,16 +313,19 @@ bool Worker::EndBy(PyRef exception) {
 // ---- The type -------------------------------------------------------------------------------------------------------
 
 PyObject* Run(PyObject* self, PyObject* args, PyObject* kwargs) {
-  static const char* const kKeywords[] = {"max_calls", nullptr};
+  static const char* const kKeywords[] = {"max_calls", "contain", nullptr};
   unsigned long long max_calls = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|K:run", const_cast<char**>(kKeywords), &max_calls)) return nullptr;
+  int contain = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|Kp:run", const_cast<char**>(kKeywords), &max_calls, &contain)) {
+    return nullptr;
+  }
   Session* session = RequireSession();
   ModuleState* state = GetState();
   if (session == nullptr || state == nullptr) return nullptr;
   absl::StatusOr<std::unique_ptr<CallServer>> server =
       CallServer::Open(session->segment(), session->me(), reinterpret_cast<SharedObject*>(self)->handle);
   if (!server.ok()) return SetError(server.status());
-  Worker worker(state, session, **server);
+  Worker worker(state, session, **server, contain != 0);
   return worker.Run(max_calls) ? PyLong_FromUnsignedLongLong(worker.served()) : nullptr;
 }
 
@@ -327,7 +345,8 @@ PyObject* Report(PyObject* self, PyObject* args) {
 
 PyMethodDef kMethods[] = {
     {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(Run)), METH_VARARGS | METH_KEYWORDS,
-     "run(max_calls=0) -> calls served\n\nServes calls until the pool ends, or max_calls (0: no limit) were served."},
+     "run(max_calls=0, contain=False) -> calls served\n\nServes calls until the pool ends, or max_calls (0: no limit) "
+     "were served.  contain: whatever a call raises is its outcome; SystemExit too."},
     {"report", Report, METH_VARARGS, "report(data): tells the caller why this worker cannot begin"},
     {"__reduce__", ReduceShared, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},

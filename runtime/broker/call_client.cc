@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <iterator>
 #include <utility>
 
@@ -33,8 +34,8 @@ absl::StatusOr<Queue> RetainQueue(Segment& segment, HostId me, uint64_t value) {
 CallClient::CallClient(Segment& segment, HostId me, Handle pool, PoolView view, Queue calls, Queue replies)
     : segment_(segment), me_(me), pool_(pool), view_(view), calls_(calls), replies_(replies) {}
 
-absl::StatusOr<std::unique_ptr<CallClient>> CallClient::Create(Segment& segment, HostId me) {
-  absl::StatusOr<Handle> pool = CreatePool(segment, me);
+absl::StatusOr<std::unique_ptr<CallClient>> CallClient::Create(Segment& segment, HostId me, uint32_t cancellable) {
+  absl::StatusOr<Handle> pool = CreatePool(segment, me, cancellable);
   if (!pool.ok()) return pool.status();
   absl::StatusOr<PoolView> view = OpenPool(segment, *pool);
   absl::StatusOr<Queue> calls =
@@ -102,6 +103,7 @@ absl::StatusOr<CallId> CallClient::Register(const std::shared_ptr<CallGroup>& gr
   range.count = range.left = count;
   range.first_index = first_index;
   if (count > 1) range.arrived.resize(count);
+  for (uint64_t i = 0; i < count; ++i) view_.tickets.Issue(CallId::FromValue(first + i));
   return CallId::FromValue(first);
 }
 
@@ -129,6 +131,52 @@ void CallClient::Abandon(CallGroup& group) {
   group.taken_ = 0;
 }
 
+// ---- Cancelling ----------------------------------------------------------------------------------------------
+
+bool CallClient::Cancel(CallId call) {
+  {
+    MutexLock lock(mutex_);
+    uint64_t index = 0;
+    // Outstanding and waiting: nobody else can make it arrive but the end of the pool, under this lock.
+    if (FindRange(call.value()) == ranges_.end() || !view_.tickets.Cancel(call)) return false;
+    const std::shared_ptr<CallGroup> group = Leave(call, &index);
+    if (group == nullptr) return false;
+    ++cancelled_;
+    NoteIfFinished(group);
+  }
+  WakeWaiters();
+  return true;
+}
+
+void CallClient::CancelQueued() {
+  for (;;) {
+    absl::StatusOr<std::vector<Message>> calls = calls_.PopBatch(kRepliesAtOnce, Wait::Try());
+    if (!calls.ok()) break;
+    MutexLock lock(mutex_);
+    cancelled_ += calls->size();
+    for (const Message& call : *calls) {
+      Deliver(CallId::FromValue(call.tag()), absl::CancelledError("the call was cancelled"), Message());
+    }
+  }
+  WakeWaiters();
+}
+
+void CallClient::Notify(const std::shared_ptr<CallGroup>& group) {
+  bool finished = false;
+  {
+    MutexLock lock(mutex_);
+    if (std::exchange(group->notify_, true)) return;
+    ++notifying_;
+    NoteIfFinished(group);
+    finished = group->finished_;
+  }
+  if (finished) {
+    WakeWaiters();
+  } else {
+    progress_.NotifyAll();  // WaitForFinished has something to drain for.
+  }
+}
+
 // ---- Arrivals ----------------------------------------------------------------------------------------------
 
 CallClient::Ranges::iterator CallClient::FindRange(uint64_t call) {
@@ -138,22 +186,28 @@ CallClient::Ranges::iterator CallClient::FindRange(uint64_t call) {
   return call - range->first < range->second.count ? range : ranges_.end();
 }
 
-void CallClient::Deliver(CallId call, absl::Status status, Message message) {
+std::shared_ptr<CallGroup> CallClient::Leave(CallId call, uint64_t* index) {
   auto found = FindRange(call.value());
-  if (found == ranges_.end()) return;  // Answered before: see pool_state.h.
+  if (found == ranges_.end()) return nullptr;  // Answered before: see pool_state.h.
   Range& range = found->second;
   const uint64_t offset = call.value() - found->first;
   if (!range.arrived.empty()) {
-    if (range.arrived[offset]) return;
+    if (range.arrived[offset]) return nullptr;
     range.arrived[offset] = true;
   }
-  const std::shared_ptr<CallGroup> group = range.group;
-  if (!group->abandoned_) {
-    group->arrived_.push_back({range.first_index + offset, std::move(status), std::move(message)});
-  }
+  std::shared_ptr<CallGroup> group = range.group;
+  *index = range.first_index + offset;
   --outstanding_;
   --group->outstanding_;
   if (--range.left == 0) ranges_.erase(found);
+  return group;
+}
+
+void CallClient::Deliver(CallId call, absl::Status status, Message message) {
+  uint64_t index = 0;
+  const std::shared_ptr<CallGroup> group = Leave(call, &index);
+  if (group == nullptr) return;
+  if (!group->abandoned_) group->arrived_.push_back({index, std::move(status), std::move(message)});
   NoteIfFinished(group);
 }
 
@@ -186,14 +240,24 @@ void CallClient::WakeWaiters() {
 // ---- Waiting -------------------------------------------------------------------------------------------------
 
 void CallClient::DeliverReplies(std::vector<Message> messages) {
+  delivered_ += messages.size();
   for (Message& message : messages) {
     const CallId call = CallId::FromValue(message.tag());
     if (call) {
+      NoteLost(message);
       Deliver(call, absl::OkStatus(), std::move(message));
     } else {
       NoteReport(message);
     }
   }
+}
+
+void CallClient::NoteLost(const Message& message) {
+  const absl::StatusOr<ReplyView> reply = ParseReply(message.payload());
+  if (!reply.ok() || reply->kind != ReplyKind::kLost || lost_) return;
+  if (FindRange(message.tag()) == ranges_.end()) return;  // Answered before its worker died.
+  lost_.emplace().call = CallId::FromValue(message.tag());
+  std::memcpy(&lost_->worker, reply->outcome.data(), sizeof(lost_->worker));
 }
 
 void CallClient::NoteReport(const Message& message) {
@@ -367,6 +431,21 @@ void CallClient::CollectLost() {
   }
 }
 
+absl::Status CallClient::Drain(Wait wait) {
+  const uint64_t pushed = replies_.popped() + replies_.depth();
+  return Await(
+      [&] {
+        mutex_.AssertHeld();
+        return delivered_ >= pushed;
+      },
+      wait);
+}
+
+std::optional<LostCall> CallClient::FirstLost() const {
+  MutexLock lock(mutex_);
+  return lost_;
+}
+
 std::string CallClient::TakeReport() {
   Await([] { return false; }, Wait::Try()).IgnoreError();  // Drains what is there.
   MutexLock lock(mutex_);
@@ -376,6 +455,13 @@ std::string CallClient::TakeReport() {
 uint64_t CallClient::answered() const {
   MutexLock lock(mutex_);
   return replies_.popped() + replies_.depth() - reports_;
+}
+
+uint64_t CallClient::unanswered() const {
+  const uint64_t answers = answered();
+  MutexLock lock(mutex_);
+  const uint64_t submitted = next_call_ - 1, gone = answers + cancelled_;
+  return submitted > gone ? submitted - gone : 0;
 }
 
 // ---- Figures -------------------------------------------------------------------------------------------------

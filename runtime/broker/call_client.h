@@ -23,6 +23,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -58,7 +59,7 @@ class CallGroup {
 
  private:
   friend class CallClient;
-  const bool notify_;
+  bool notify_;
   bool open_ = false;      // more calls will be registered
   bool finished_ = false;  // was handed to WaitForFinished
   bool abandoned_ = false;
@@ -66,6 +67,11 @@ class CallGroup {
   // Those before taken_ are gone.  (A deque would allocate half a kilobyte for the one arrival of most groups.)
   std::vector<Arrival> arrived_;
   size_t taken_ = 0;
+};
+
+struct LostCall {
+  CallId call;
+  LostWorker worker;
 };
 
 // A worker's figures; see Hand in pool_state.h.
@@ -82,7 +88,8 @@ struct WorkerFigures {
 
 class CallClient {
  public:
-  static absl::StatusOr<std::unique_ptr<CallClient>> Create(Segment& segment, HostId me);
+  // Cancel() reaches the newest `cancellable` of the outstanding calls.
+  static absl::StatusOr<std::unique_ptr<CallClient>> Create(Segment& segment, HostId me, uint32_t cancellable = 0);
   // Terminates the pool if that was not done.
   ~CallClient();
   CallClient(const CallClient&) = delete;
@@ -107,6 +114,14 @@ class CallClient {
   void Withdraw(CallId first, uint64_t count);
   // Nobody will take this group's outcomes: they are dropped as they arrive.
   void Abandon(CallGroup& group);
+  // True: the call had not been taken and no worker will run it; it leaves its group without an arrival.
+  bool Cancel(CallId call);
+  // Whether a worker took the call, as far as that is known (see Cancel).
+  bool Taken(CallId call) const { return view_.tickets.Taken(call); }
+  // Takes all calls that no worker has taken off the queue; they arrive as Cancelled.
+  void CancelQueued();
+  // From now on the group is handed to WaitForFinished() when it is finished, or at once if it is.
+  void Notify(const std::shared_ptr<CallGroup>& group);
 
   // Waits until the group has something to take or nothing more will come.
   absl::Status WaitForArrival(CallGroup& group, Wait wait);
@@ -127,10 +142,16 @@ class CallClient {
   void Terminate(const absl::Status& status);
   // The pool has no workers and gets no more: outstanding calls arrive with `status`, new ones are refused with it.
   void Fail(const absl::Status& status);
+  // Waits until all replies that were pushed before have reached their groups.
+  absl::Status Drain(Wait wait);
+  // The first call that was lost with its worker, and how, of the replies drained so far.
+  std::optional<LostCall> FirstLost() const;
   // What a worker that could not begin reported last; empty when none did since the last time.
   std::string TakeReport();
 
   uint64_t outstanding() const;
+  // Calls registered that were neither answered nor cancelled; withdrawn ones count.  What the workers have to do.
+  uint64_t unanswered() const;
   // Calls answered or lost since the pool began.
   uint64_t answered() const;
   // Calls no worker has taken yet.
@@ -156,6 +177,9 @@ class CallClient {
   absl::Status Await(Done done, Wait wait);
   template <typename Done>
   absl::Status Lead(Done done, Wait wait, bool* satisfied);
+  // The call is outstanding no more: its group and the index there; null when it was not.
+  std::shared_ptr<CallGroup> Leave(CallId call, uint64_t* index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteLost(const Message& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteReport(const Message& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DeliverReplies(std::vector<Message> messages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The leader's: looks through the hands for calls of dead workers that recovery could not report (no memory).
@@ -170,7 +194,7 @@ class CallClient {
   Segment& segment_;
   const HostId me_;
   const Handle pool_;
-  const PoolView view_;
+  PoolView view_;
   Queue calls_;
   Queue replies_;
 
@@ -179,10 +203,13 @@ class CallClient {
   mutable absl::Mutex mutex_;
   bool leading_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t next_call_ ABSL_GUARDED_BY(mutex_) = 1;
+  uint64_t cancelled_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t delivered_ ABSL_GUARDED_BY(mutex_) = 0;  // messages of the reply queue
   uint64_t reports_ ABSL_GUARDED_BY(mutex_) = 0;  // messages for no call
   uint64_t outstanding_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t notifying_ ABSL_GUARDED_BY(mutex_) = 0;  // groups with `notify` that have not finished
   bool stop_waiting_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<LostCall> lost_ ABSL_GUARDED_BY(mutex_);
   std::string report_ ABSL_GUARDED_BY(mutex_);
   absl::Status refused_ ABSL_GUARDED_BY(mutex_);    // why no call is taken any more
   Ranges ranges_ ABSL_GUARDED_BY(mutex_);

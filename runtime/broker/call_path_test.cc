@@ -46,6 +46,14 @@ class CallPathTest : public ::testing::Test {
     group_ = client_->NewGroup();
   }
 
+  // Instead of the fixture's pool, one whose calls can be cancelled.
+  void MakeCancellable(uint32_t count) {
+    auto client = CallClient::Create(*segment_, segment_.me(), count);
+    ASSERT_TRUE(client.ok()) << client.status();
+    client_ = *std::move(client);
+    group_ = client_->NewGroup();
+  }
+
   // Submits calls with these arguments; outcomes 0, 1, ... of group_.
   void Submit(const std::vector<std::string>& arguments) {
     const auto first = client_->Register(group_, arguments.size(), submitted_);
@@ -362,6 +370,51 @@ TEST_F(CallPathTest, OutcomesOfAnAbandonedGroupAreDropped) {
   ServeTheRest();
   EXPECT_TRUE(client_->WaitForAll(*group_, Soon()).ok());
   EXPECT_TRUE(client_->Take(*group_, 10).empty());
+}
+
+TEST_F(CallPathTest, CancelledCallIsPassedOver) {
+  MakeCancellable(16);
+  Submit({"a", "b", "c"});
+  EXPECT_TRUE(client_->Cancel(CallId::FromValue(2)));
+  EXPECT_FALSE(client_->Cancel(CallId::FromValue(2)));
+  EXPECT_EQ(client_->unanswered(), 2u);
+  ServeTheRest();
+  EXPECT_EQ(Collect(), (Outcomes{{0, "<a>"}, {2, "<c>"}}));
+}
+
+TEST_F(CallPathTest, CallThatWasTakenCannotBeCancelled) {
+  MakeCancellable(16);
+  Submit({"a"});
+  EXPECT_FALSE(client_->Taken(CallId::FromValue(1)));
+  auto server = CallServer::Open(*segment_, segment_.me(), client_->handle());
+  ASSERT_TRUE(server.ok()) << server.status();
+  ASSERT_TRUE((*server)->Next(Soon()).ok());
+  EXPECT_TRUE(client_->Taken(CallId::FromValue(1)));
+  EXPECT_FALSE(client_->Cancel(CallId::FromValue(1)));
+  EXPECT_TRUE((*server)->Reply(ReplyKind::kValue, {}, {}).ok());
+  EXPECT_TRUE(client_->WaitForAll(*group_, Soon()).ok());
+}
+
+TEST_F(CallPathTest, NewestCallsHaveTheTickets) {
+  MakeCancellable(2);
+  Submit({"a", "b", "c"});
+  EXPECT_FALSE(client_->Cancel(CallId::FromValue(1)));
+  EXPECT_TRUE(client_->Cancel(CallId::FromValue(3)));
+  Submit({"d", "e"});  // "e" would have the ticket of "c", which no worker has seen yet
+  EXPECT_FALSE(client_->Cancel(CallId::FromValue(5)));
+  EXPECT_TRUE(client_->Cancel(CallId::FromValue(4)));
+  client_->CancelQueued();  // "a", "b" and "e" are left in it
+  EXPECT_EQ(Collect(), (Outcomes{{0, "failed"}, {1, "failed"}, {4, "failed"}}));
+  EXPECT_EQ(client_->queued(), 0u);
+}
+
+TEST_F(CallPathTest, GroupThatAsksForItLaterIsNamedToo) {
+  Submit({"a"});
+  client_->CancelQueued();
+  client_->Notify(group_);  // finished by now
+  const auto finished = client_->WaitForFinished(Soon());
+  ASSERT_TRUE(finished.ok()) << finished.status();
+  EXPECT_EQ(finished->size(), 1u);
 }
 
 TEST_F(CallPathTest, PoolAndQueuesGoWithTheirLastHolder) {

@@ -99,6 +99,14 @@ absl::StatusOr<Message> CallServer::Next(Wait wait) {
   if (in_hand_) {
     return absl::FailedPreconditionError(absl::StrCat(in_hand_.ToString(), " is not answered yet"));
   }
+  for (;;) {
+    absl::StatusOr<Message> message = Take(wait);
+    if (!message.ok() || view_.tickets.Take(in_hand_)) return message;
+    EmptyHand();
+  }
+}
+
+absl::StatusOr<Message> CallServer::Take(Wait wait) {
   const int64_t before = Deadline::MonotonicNanos();
   HandClaimer claimer(view_, me_);
   absl::StatusOr<Message> message = calls_.PopClaiming(claimer, wait);

@@ -41,6 +41,7 @@ class CallServer {
 
   // OutOfRange: the pool is closed and drained, terminated, or its caller is gone: the worker should end.
   // DeadlineExceeded, or the interruptible's error: nothing was taken.
+  // Calls that were cancelled before they were taken are passed over.
   absl::StatusOr<Message> Next(Wait wait);
 
   // Answers the call taken last.  `parts` and `handles` make up the outcome.  On an error (ResourceExhausted) nothing was
@@ -56,6 +57,7 @@ class CallServer {
   CallId in_hand() const { return in_hand_; }
 
  private:
+  absl::StatusOr<Message> Take(Wait wait);
   CallServer(Segment& segment, HostId me, Handle pool, PoolView view, Queue calls, Queue replies)
       : segment_(segment), me_(me), pool_(pool), view_(view), calls_(calls), replies_(replies) {}
   void EmptyHand();
@@ -64,7 +66,7 @@ class CallServer {
   Segment& segment_;
   const HostId me_;
   const Handle pool_;
-  const PoolView view_;
+  PoolView view_;
   Queue calls_;
   Queue replies_;
   CallId in_hand_;

@@ -99,9 +99,10 @@ void VisitPool(Segment& segment, HostId, Handle handle, const std::function<void
 
 }  // namespace
 
-absl::StatusOr<Handle> CreatePool(Segment& segment, HostId me) {
+absl::StatusOr<Handle> CreatePool(Segment& segment, HostId me, uint32_t ticket_count) {
   const uint32_t hand_count = segment.hosts().capacity();
-  absl::StatusOr<Handle> pool = segment.objects().Create(ObjectKind::kPool, hand_count * sizeof(Hand), me);
+  const size_t size = hand_count * sizeof(Hand) + ticket_count * sizeof(Tickets::Word);
+  absl::StatusOr<Handle> pool = segment.objects().Create(ObjectKind::kPool, size, me);
   if (!pool.ok()) return pool.status();
   segment.refs().Adopt(*pool, me);
   absl::Cleanup release = [&] { segment.refs().Release(*pool, me); };  // Destroys the queues made so far.
@@ -112,7 +113,10 @@ absl::StatusOr<Handle> CreatePool(Segment& segment, HostId me) {
   if (!block.ok()) return block.status();
   for (uint32_t i = 0; i < hand_count; ++i) new (block->data() + i * sizeof(Hand)) Hand{};
   (*state)->owner = me.value();
+  std::byte* tickets = block->data() + hand_count * sizeof(Hand);
+  for (uint32_t i = 0; i < ticket_count; ++i) new (tickets + i * sizeof(Tickets::Word)) Tickets::Word(0);
   (*state)->hand_count = hand_count;
+  (*state)->ticket_count = ticket_count;
   for (uint64_t* where : {&(*state)->call_queue, &(*state)->reply_queue}) {
     absl::StatusOr<Handle> queue = CreatePoolQueue(segment, me);
     if (!queue.ok()) return queue.status();
@@ -131,12 +135,15 @@ absl::StatusOr<PoolView> OpenPool(Segment& segment, Handle pool) {
   absl::StatusOr<std::span<std::byte>> block = segment.objects().Block(pool);
   if (!block.ok()) return block.status();
   const uint32_t hand_count = (*state)->hand_count;
-  if (block->size() / sizeof(Hand) < hand_count ||
+  const uint32_t ticket_count = (*state)->ticket_count;
+  const uint64_t size = uint64_t{hand_count} * sizeof(Hand) + uint64_t{ticket_count} * sizeof(Tickets::Word);
+  if (block->size() < size ||
       reinterpret_cast<uintptr_t>(block->data()) % alignof(Hand) != 0) {
-    return absl::DataLossError(absl::StrCat(pool.ToString(), ": ", hand_count, " hands in a block of ",
+    return absl::DataLossError(absl::StrCat(pool.ToString(), ": ", hand_count, " hands and ", ticket_count, " tickets in a block of ",
                                             block->size(), " bytes"));
   }
-  return PoolView{*state, {reinterpret_cast<Hand*>(block->data()), hand_count}};
+  auto* tickets = reinterpret_cast<Tickets::Word*>(block->data() + hand_count * sizeof(Hand));
+  return PoolView{*state, {reinterpret_cast<Hand*>(block->data()), hand_count}, Tickets({tickets, ticket_count})};
 }
 
 void RegisterPoolKind() {

@@ -2,6 +2,7 @@
 //
 //   object state   PoolState: the two queues, flags, who claimed last
 //   object block   Hand[hosts().capacity()]: what each worker has in its hands, by the slot of its HostId
+//                  Tickets::Word[ticket_count]: which calls may still be cancelled (tickets.h)
 //
 //   caller --push--> call queue --pop--> worker --push--> reply queue --pop--> caller
 //
@@ -34,6 +35,7 @@
 #include "absl/status/statusor.h"
 #include "runtime/base/ids.h"
 #include "runtime/broker/call_frame.h"
+#include "runtime/broker/tickets.h"
 #include "runtime/queue/queue.h"
 
 namespace pyhost {
@@ -49,13 +51,15 @@ struct PoolState {
   uint64_t reply_queue;  // Handle; constant after creation
   uint32_t owner;        // HostId of the caller; constant after creation
   uint32_t hand_count;   // constant after creation
+  uint32_t ticket_count;  // constant after creation; 0: no call can be cancelled
+  uint32_t reserved;
   std::atomic<uint32_t> flags;
   // Guarded by the call queue's consumer lock: slot of the last claimer, and position + 1 of its claim.
   std::atomic<uint32_t> last_claimer;
   std::atomic<uint64_t> last_claim;
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);
-static_assert(std::is_standard_layout_v<PoolState> && sizeof(PoolState) == 40);
+static_assert(std::is_standard_layout_v<PoolState> && sizeof(PoolState) == 48);
 
 // One worker's hands and its figures.  Two cache lines, so that neighbours do not disturb each other.
 struct alignas(128) Hand {
@@ -77,11 +81,12 @@ static_assert(sizeof(Hand) == 128 && std::is_standard_layout_v<Hand>);
 struct PoolView {
   PoolState* state = nullptr;
   std::span<Hand> hands;
+  Tickets tickets;
 };
 
-// Creates pool and queues.  The calling host holds the pool through segment.refs() afterwards; the queues live as long
+// Creates pool and queues; of the outstanding calls the newest `ticket_count` can be cancelled.  The calling host holds the pool through segment.refs() afterwards; the queues live as long
 // as the pool.
-absl::StatusOr<Handle> CreatePool(Segment& segment, HostId me);
+absl::StatusOr<Handle> CreatePool(Segment& segment, HostId me, uint32_t ticket_count = 0);
 // Range-checked; NotFound for a pool that is gone, DataLoss for nonsense.
 absl::StatusOr<PoolView> OpenPool(Segment& segment, Handle pool);
 

@@ -1,0 +1,195 @@
+"""The workers of one ProcessPoolExecutor: started as they are needed, replaced after their last call, ended together.
+
+  RUN      workers are started as long as there are calls for more of them
+  CLOSED   they end when all calls are done
+  lost     one ended without having been told to: all end at once, and so do the calls (Loss)
+
+A crew outlives its executor and refers to it weakly.  Thread-safe: `_lock` guards what changes.  The process's pool
+service (multiprocessing/pool_service.py) calls maintain() when a worker has ended.
+"""
+
+import threading
+import weakref
+
+from multiprocessing import executor_worker, pool_outcomes, pool_service, util
+from multiprocessing.pool_outcomes import WorkerLostError
+
+from ._process_errors import Loss
+
+__all__ = ['Crew']
+
+RUN = 'RUN'
+CLOSED = 'CLOSED'
+
+# Seconds that the workers of a broken executor have for their end after SIGTERM.
+_GRACE = 2.0
+
+
+class Crew:
+    """Up to `limit` workers that serve `client`'s calls."""
+
+    def __init__(self, client, executor, make_process, limit):
+        self.client = client
+        self.calls = {}  # number of an unsettled call -> its future
+        self.processes = {}  # pid -> process; those that ended in the end stay
+        self.loss = None
+        self.done = threading.Event()  # no worker is left and none will come
+        self._executor = weakref.ref(executor)
+        self._make_process = make_process
+        self._limit = limit
+        self._arguments = (client.server, executor._initializer, executor._initargs, executor._max_tasks_per_child)
+        self._max_tasks = executor._max_tasks_per_child
+        self._state = RUN
+        self._alive = []
+        self._served = False  # by the pool service
+        self._lock = threading.RLock()
+
+    # ---- Starting ----------------------------------------------------------------------------------------------
+
+    def start_all(self):
+        """Starts all workers, before this process has other threads (start method fork)."""
+        with self._lock:
+            for _ in range(self._limit):
+                self._start_worker()
+            self._have_served()
+
+    def grow(self):
+        """Starts a worker if none is free for the call that was just submitted."""
+        if len(self._alive) >= self._limit:
+            return
+        with self._lock:
+            if self._state == RUN and self.loss is None and len(self._alive) < self._limit and (
+                    self.client.unanswered > len(self._alive)):
+                self._start_worker()
+                self._have_served()
+
+    def _start_worker(self):
+        process = self._make_process(target=executor_worker.worker, args=self._arguments)
+        process._pyhost_worker = True
+        process.start()
+        self._alive.append(process)
+        self.processes[process.pid] = process
+
+    def _have_served(self):
+        if not self._served:
+            self._served = True
+            pool_service.add(self)
+
+    # ---- For the pool service ----------------------------------------------------------------------------------
+
+    def sentinels(self):
+        """Descriptors that become readable when a worker ends."""
+        with self._lock:
+            return [process.sentinel for process in self._alive]
+
+    def maintain(self):
+        """Forgets the workers that have ended; starts others in their place, or ends everything, as it must be."""
+        with self._lock:
+            for process in [process for process in self._alive if process.exitcode is not None]:
+                self._forget(process)
+            if self.loss is None and self._max_tasks:
+                self._replace()
+            if not self._alive and (self._state != RUN or self.loss is not None):
+                self._end()
+
+    def _forget(self, process):
+        process.join()
+        self._alive.remove(process)
+        if self.loss is not None:
+            return
+        report = self.client.take_report()
+        if process.exitcode != 0 or report or self._fell(process) or not (self._max_tasks or self._state == CLOSED):
+            self._break(self._explain(process, report))
+        elif self._state == RUN:
+            del self.processes[process.pid]
+
+    def _replace(self):
+        try:
+            for _ in range(min(self._limit - len(self._alive), self.client.queued)):
+                self._start_worker()
+        except Exception as error:
+            if not self._alive:
+                text = f'a worker could not be started: {type(error).__name__}: {error}'
+                self._break(Loss(text, lambda: WorkerLostError(text)))
+
+    def _end(self):
+        if self.loss is None and self.client.queued:
+            text = 'all workers ended before the calls were done'
+            self._break(Loss(text, lambda: WorkerLostError(text)))
+        self.done.set()
+
+    # ---- Deaths ------------------------------------------------------------------------------------------------
+
+    def lose(self, cause):
+        """A call was lost with its worker: `cause` is the WorkerLostError."""
+        with self._lock:
+            if self.loss is None:
+                self._break(Loss(str(cause), lambda: WorkerLostError(*cause.args)))
+
+    def _break(self, loss):
+        self.loss = loss
+        executor = self._executor()
+        if executor is not None:
+            executor._broken = loss.broken()
+            executor._shutdown_thread = True
+        util.debug('executor broken: %s', loss.text)
+        self.client.terminate(loss.text)
+        for process in self._alive:
+            process.terminate()
+        pool_service.wake()
+
+    def _fell(self, process):
+        """Whether a worker that exited with code 0 did so in a call."""
+        return self._call_of(process) is not None
+
+    def _explain(self, process, report):
+        """The Loss for a worker that ended: how, and by what it ran."""
+        end = process._exit_reason() or f'ended with exit code {process.exitcode}'
+        pid, exitcode, name = process.pid, process.exitcode, process.name
+        if report:
+            text = f'{name} (pid {pid}): its initializer raised {pool_outcomes.describe_report(report)}'
+            return Loss(text, pool_outcomes.unpack_exception('initializer', report).exception)
+        function = self._call_of(process)
+        text = f'{name} (pid {pid}) {end} while it ' + (f'ran {function}' if function else 'was idle')
+        return Loss(text, lambda: WorkerLostError(text, pid, exitcode, function))
+
+    def _call_of(self, process):
+        """What messages call the function that the worker was running when it ended; None if none."""
+        # In its hands still, or reported by now: in this order, for the report comes first (runtime/broker/README.md).
+        hosts = {figures['host']: figures['call'] for figures in self.client.stats()}
+        call = hosts.get(process._popen._child.host_id, 0)
+        if not call:
+            lost = self.client.first_lost()
+            if lost is None or lost[1] != process.pid:
+                return None
+            call = lost[0]
+        calls = getattr(self.calls.get(call), '_calls', None)
+        return calls and str(calls.function)  # none: it was answered, and the worker about to take the next one
+
+    # ---- The end -----------------------------------------------------------------------------------------------
+
+    def close(self):
+        """No more calls; the workers end when all are done."""
+        with self._lock:
+            if self._state == CLOSED:
+                return
+            self._state = CLOSED
+            self.client.close()
+            if not self._served:
+                self.done.set()
+        pool_service.wake()
+
+    def join(self, timeout=None):
+        """Waits until the last worker has ended; those of a broken executor are killed when they take too long."""
+        if timeout is not None:
+            self.done.wait(timeout)
+            return
+        while not self.done.wait(_GRACE):
+            if self.loss is not None:
+                self._kill()
+        pool_service.leave()
+
+    def _kill(self):
+        with self._lock:
+            for process in self._alive:
+                process.kill()
