@@ -22,6 +22,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 # "test_x (test.y.Class.test_x) ... ok", or with the docstring on the next line; other output may come in between.
 START = re.compile(r'^(test\w+) \((\S+)\)(.*)$')
 OUTCOME = re.compile(r'(?:^|\.\.\. )(ok|FAIL|ERROR|expected failure|unexpected success|skipped .*)$')
+# What a run can end with although every test passed: regrtest's warnings, a crash, a hang on the way out.
+TROUBLE = re.compile(r'^(Warning -- [^:(\n]*|.*altered the execution environment|Fatal Python error: .*|.*: killed after .*)', re.M)
 BAD_HEADER = re.compile(r'^(FAIL|ERROR): (test\w+) \((\S+)\)')
 
 
@@ -45,6 +47,10 @@ def parse(output):
         if failed := BAD_HEADER.match(line):
             outcomes[normalize(failed[2], failed[3])] = 'bad'
     return outcomes
+
+
+def troubles(output):
+    return {found.group(1) for found in TROUBLE.finditer(output)}
 
 
 def run(program, module, time_limit):
@@ -101,6 +107,7 @@ def main():
             sys.exit(f'{module}: {arguments.python} ran no test (package libpython3.X-testsuite)')
         actual, output = run(arguments.pyhost, module, arguments.time_limit)
         verdicts = judge(expected, actual, patterns)
+        verdicts['worse'] += [f'{module}: {trouble}' for trouble in sorted(troubles(output) - troubles(oracle_output))]
         passed += len(verdicts['passed'])
         worse += verdicts['worse']
         print(f'{module}: python3 ran {len(expected)} tests, pyhost {len(actual)}; {len(verdicts["passed"])} pass under both, '
