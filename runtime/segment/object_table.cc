@@ -427,9 +427,8 @@ void ObjectTable::Recover(HostId dead, HostId me) {
   }
   for (uint32_t index = 0; index < cells_used(); ++index) RecoverCell(index, dead, me);
   for (uint32_t index = 0; index < cells_used(); ++index) {
-    const Handle handle = LifeOf(map_->cell(index)).At(index);
-    const auto recover = OpsOf(handle.kind()).recover;
-    if (recover != nullptr && IsHeld(handle, dead)) recover(*segment_, me, handle, dead);
+    const Life life = LifeOf(map_->cell(index));
+    if (life.state == CellState::kLive) RecoverKind(life.At(index), dead, me);
   }
   PYHOST_CRASH_POINT("recovery-before-holds-cleared");
   for (uint32_t index = 0; index < cells_used(); ++index) ClearHold(index, dead, me);
@@ -447,6 +446,25 @@ void ObjectTable::RecoverCell(uint32_t index, HostId dead, HostId me) {
   if (life.state == CellState::kDying && Move(cell, life, life.In(CellState::kLive))) {
     DestroyIfUnused(life.At(index), me);
   }
+}
+
+void ObjectTable::RecoverKind(Handle handle, HostId dead, HostId me) {
+  const ObjectKindOps& ops = OpsOf(handle.kind());
+  if (ops.recover == nullptr) return;
+  if (IsHeld(handle, dead)) {
+    ops.recover(*segment_, me, handle, dead);
+  } else if (ops.recover_unheld) {
+    VisitHeld(handle, me, [&] { ops.recover(*segment_, me, handle, dead); });
+  }
+}
+
+// Holds the object during a visit, so that it does not go meanwhile; no visit if it has gone.
+template <typename Visit>
+void ObjectTable::VisitHeld(Handle handle, HostId me, Visit visit) {
+  const bool held_before = IsHeld(handle, me);
+  if (!held_before && !Hold(handle, me).ok()) return;
+  visit();
+  if (!held_before) Drop(handle, me, me);
 }
 
 void ObjectTable::ClearHold(uint32_t index, HostId dead, HostId me) {
@@ -515,13 +533,9 @@ void ObjectTable::VisitTransits(HostId me, const std::function<void(Handle)>& vi
   for (uint32_t index = 0; index < cells_used(); ++index) {
     const Life life = LifeOf(map_->cell(index));
     const auto visit_transits = OpsOf(life.kind).visit_transits;
-    const Handle handle = life.At(index);
     if (visit_transits == nullptr || life.state != CellState::kLive) continue;
-    // Held meanwhile, so that it does not go under the visit.
-    const bool held_before = IsHeld(handle, me);
-    if (!held_before && !Hold(handle, me).ok()) continue;
-    visit_transits(*segment_, me, handle, visit);
-    if (!held_before) Drop(handle, me, me);
+    const Handle handle = life.At(index);
+    VisitHeld(handle, me, [&] { visit_transits(*segment_, me, handle, visit); });
   }
 }
 

@@ -48,6 +48,8 @@ struct ObjectKindOps {
   void (*destroy)(Segment& segment, HostId me, Handle handle) = nullptr;
   // Called for each object a dead host held, before its bit is cleared: repair locks, undo half-done steps.
   void (*recover)(Segment& segment, HostId me, Handle handle, HostId dead) = nullptr;
+  // `recover` also for objects that the dead host had let go of: what it did to them may outlast its hold.
+  bool recover_unheld = false;
   // Visits the handles that this object carries (in the frames of a queue, chunks and parts it counted with
   // AddTransit), once per count, under the lock under which it counts them: see AddTransit.
   void (*visit_transits)(Segment& segment, HostId me, Handle handle,
@@ -123,9 +125,12 @@ class ObjectTable {
   void Destroy(Handle handle, HostId me);
   void Finish(uint32_t index, HostId me);
   void RecoverCell(uint32_t index, HostId dead, HostId me);
+  void RecoverKind(Handle handle, HostId dead, HostId me);
   void ClearHold(uint32_t index, HostId dead, HostId me);
   absl::StatusOr<bool> RecountOnce(HostId me);
   void VisitTransits(HostId me, const std::function<void(Handle)>& visit);
+  template <typename Visit>
+  void VisitHeld(Handle handle, HostId me, Visit visit);
 
   // Constant after construction.
   Segment* segment_;

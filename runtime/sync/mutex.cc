@@ -136,13 +136,15 @@ void Recover(Segment& segment, HostId, Handle handle, HostId dead) {
   MutexState* state = StateOf(segment, handle);
   if (state == nullptr) return;
   MarkOwnerGone(*state, segment.hosts(), dead);
-  state->released.Recover(dead);
+  if (segment.objects().IsHeld(handle, dead)) state->released.Recover(dead);
 }
 
 }  // namespace
 
 void RegisterMutexKind() {
-  RegisterKind(ObjectKind::kMutex, {.destroy = nullptr, .recover = Recover, .visit_transits = nullptr});
+  // Also where it dropped its handle of the mutex that it had locked: how it ended is known only now.
+  RegisterKind(ObjectKind::kMutex,
+               {.destroy = nullptr, .recover = Recover, .recover_unheld = true, .visit_transits = nullptr});
 }
 
 absl::StatusOr<Mutex> Mutex::Create(Segment& segment, HostId me, Type type) {

@@ -194,6 +194,28 @@ TEST_F(MutexTest, CleanExitWhileHoldingKeepsItLocked) {
   ASSERT_OK(mutex.Acquire(Wait::Try()));
 }
 
+TEST_F(MutexTest, OwnerWithoutAHandleEndsLikeAnyOther) {
+  for (int code : {0, 3}) {
+    Mutex mutex = NewMutex();
+    EXPECT_EQ(temp_.RunHost([&](HostId self) {
+      ASSERT_OK(As(mutex, self).Acquire(Wait::Try()));
+      segment().objects().Drop(mutex.handle(), self, self);
+      if (code != 0) _exit(code);
+    }),
+              Exited(code));
+    EXPECT_TRUE(absl::IsDeadlineExceeded(mutex.Acquire(For(absl::Milliseconds(200))))) << "it exited, nobody killed it";
+    ASSERT_OK(mutex.Release());
+  }
+  Mutex mutex = NewMutex();
+  EXPECT_EQ(temp_.RunHost([&](HostId self) {
+    ASSERT_OK(As(mutex, self).Acquire(Wait::Try()));
+    segment().objects().Drop(mutex.handle(), self, self);
+    raise(SIGKILL);
+  }),
+            Killed(SIGKILL));
+  EXPECT_TRUE(absl::IsAborted(mutex.Acquire(Wait::Try())));
+}
+
 TEST_F(MutexTest, SleepingWaiterLearnsOfTheDeathByRecovery) {
   Mutex mutex = NewMutex();
   HostId id;
