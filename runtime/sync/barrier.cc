@@ -227,9 +227,10 @@ absl::Status Barrier::WaitUntilReopened(Wait wait) {
         return phase == Phase::kFilling || phase == Phase::kBroken;
       },
       [&] { return BreakIfSomebodyDied(); });
-  if (!absl::IsDeadlineExceeded(waited)) return waited;
+  if (waited.ok()) return waited;
+  // Whoever gives up will be missing in the round to come.
   Abort();
-  return Broken();
+  return absl::IsDeadlineExceeded(waited) ? Broken() : waited;
 }
 
 absl::Status Barrier::BreakIfSomebodyDied() {

@@ -16,6 +16,12 @@ using ::pyhost::testing::Exited;
 using ::pyhost::testing::Killed;
 using ::testing::ElementsAre;
 
+// Whose handler raises, the first time that it is asked.
+class Interrupting : public Interruptible {
+ public:
+  absl::Status OnSignal() override { return absl::CancelledError("interrupted"); }
+};
+
 class BarrierTest : public SyncFixture {
  protected:
   std::thread Party(Barrier& barrier, std::atomic<int>& broken) {
@@ -66,6 +72,26 @@ TEST_F(BarrierTest, TimeOutBreaksItForAll) {
   EXPECT_TRUE(absl::IsAborted(barrier.Arrive(Wait::Forever()).status()));
   barrier.Reset();
   EXPECT_FALSE(barrier.broken());
+}
+
+TEST_F(BarrierTest, InterruptBreaksItAlsoForOneThatCameBeforeTheLastRoundWasOver) {
+  Barrier barrier = NewBarrier(1);
+  std::atomic<bool> acting{false}, go_on{false};
+  absl::Status acted;
+  std::thread last([&] {
+    acted = barrier.Arrive(Wait::Forever(), [&] {
+      acting = true;
+      Until([&] { return go_on.load(); });
+      return absl::OkStatus();
+    }).status();
+  });
+  Until([&] { return acting.load(); });
+  Interrupting interrupting;
+  EXPECT_TRUE(absl::IsCancelled(barrier.Arrive({Deadline::Never(), &interrupting}).status()));
+  EXPECT_TRUE(barrier.broken()) << "it will be missing in the next round";
+  go_on = true;
+  last.join();
+  EXPECT_TRUE(absl::IsAborted(acted)) << acted;
 }
 
 TEST_F(BarrierTest, ResetSendsTheWaitingAwayAndTheBarrierIsUsable) {
