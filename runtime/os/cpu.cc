@@ -42,6 +42,8 @@ bool SpinningPays() {
   return spinning.load(std::memory_order_relaxed) == Spinning::kPays;
 }
 
+bool SpinningMayPay() { return spinning.load(std::memory_order_relaxed) != Spinning::kDoesNotPay; }
+
 void RefreshUsableCores() {
   spinning.store(UsableCores() >= 2 ? Spinning::kPays : Spinning::kDoesNotPay, std::memory_order_relaxed);
 }

@@ -14,6 +14,8 @@ int UsableCores();
 // Whether another thread can make progress while this one spins: two usable cores or more.  Determined
 // with the first call of a process.
 bool SpinningPays();
+// The same for who holds a lock and must not read files: true as long as nobody has determined it.
+bool SpinningMayPay();
 // Determines it again: after a change of affinity, and in a child after fork.
 void RefreshUsableCores();
 

@@ -21,7 +21,7 @@ bool OwnerIsDead(const HostTable& hosts, HostId owner) {
 }  // namespace
 
 bool OwnerLock::SpinForLock(HostId me) {
-  if (!SpinningPays()) return false;
+  if (!SpinningMayPay()) return false;
   for (int spin = 0; spin < kSpins; ++spin) {
     if (word_.load(std::memory_order_relaxed) == 0 && TryLock(me)) return true;
     SpinPause();

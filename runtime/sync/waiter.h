@@ -30,6 +30,9 @@
 // wake-up in hand (a spinner, or just woken) is made good by Recover(), and in any case by the patience of
 // the sleepers, who look again after 50 ms, 100 ms, ... 4 s at most.
 //
+// Signals.  One that arrives in a sleep ends it (EINTR), and OnSignal runs at once.  One that arrives in a spin
+// interrupts nothing; hence the first sleep after each spin is short, and OnSignal runs after it too: 50 ms late at most.
+//
 // The spin time adapts per wait point: long while things come soon, short when spinning was in vain.  With
 // fewer than two usable cores nobody spins.  One thread spins at a time; the others sleep.
 //
@@ -105,9 +108,11 @@ class WaitPoint {
    public:
     Deadline Until(Deadline deadline) const { return deadline.AtMost(next_); }
     void Lost() { next_ = std::min(next_ * 2, absl::Seconds(4)); }
+    void BeginAnew() { next_ = kFirst; }
 
    private:
-    absl::Duration next_ = absl::Milliseconds(50);
+    static constexpr absl::Duration kFirst = absl::Milliseconds(50);
+    absl::Duration next_ = kFirst;
   };
 
   static uint32_t SequenceOf(uint64_t word) { return static_cast<uint32_t>(word); }
@@ -180,6 +185,7 @@ absl::Status WaitPoint::Await(HostId me, Wait wait, Ready&& ready, OnPatience&& 
     if (ready()) return absl::OkStatus();
     if (result == SleepResult::kWoken) {
       if (Spin(me, wait.deadline, ready)) return absl::OkStatus();
+      patience.BeginAnew();  // see Signals
       continue;
     }
     if (wait.deadline.Expired()) return absl::DeadlineExceededError("the deadline expired");
