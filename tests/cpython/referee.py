@@ -5,7 +5,8 @@ usage: referee.py --pyhost PROGRAM --python PROGRAM [--verbose] TEST_MODULE ...
 
 Runs `-m test -v TEST_MODULE` under both programs, compares the outcome of every single test, and prints unittest's closing
 lines: one case for each test that python3 passes.  Tests that assert a private mechanism of CPython's own are listed in
-excluded.txt, with the reason in tests/README.md; they run, and how they end is shown, but they are not counted.
+excluded.txt, with the reason in tests/README.md; they run apart, so that what they leave behind when they fail disturbs
+no other test, and how they end is shown, but they are not counted.
 """
 
 import argparse
@@ -53,10 +54,10 @@ def troubles(output):
     return {found.group(1) for found in TROUBLE.finditer(output)}
 
 
-def run(program, module, time_limit):
+def run(program, module, time_limit, selection=()):
     """(outcomes, output) of one test module; a run past its limit keeps what was done until then."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [program, '-m', 'test', '-v', '--tempdir', folder, module]
+        command = [program, '-m', 'test', '-v', '--tempdir', folder, *selection, module]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    cwd=folder, start_new_session=True)
         try:
@@ -76,6 +77,11 @@ def excluded_tests():
 
 def is_excluded(test, patterns):
     return any(test == pattern or test.endswith('.' + pattern) for pattern in patterns)
+
+
+def select(option, patterns):
+    """regrtest's arguments to run only (-m) or to leave out (-i) the tests of these patterns."""
+    return [word for pattern in patterns for word in (option, f'*.{pattern}')]
 
 
 def judge(expected, actual, patterns):
@@ -105,7 +111,12 @@ def main():
         if not expected:
             print(oracle_output)
             sys.exit(f'{module}: {arguments.python} ran no test (package libpython3.X-testsuite)')
-        actual, output = run(arguments.pyhost, module, arguments.time_limit)
+        actual, output = run(arguments.pyhost, module, arguments.time_limit, select('-i', patterns))
+        if any(is_excluded(test, patterns) for test in expected):
+            apart, output_apart = run(arguments.pyhost, module, arguments.time_limit, select('-m', patterns))
+            actual.update(apart)
+            if arguments.verbose:
+                print(output_apart)
         verdicts = judge(expected, actual, patterns)
         verdicts['worse'] += [f'{module}: {trouble}' for trouble in sorted(troubles(output) - troubles(oracle_output))]
         passed += len(verdicts['passed'])
