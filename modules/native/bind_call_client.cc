@@ -431,6 +431,13 @@ PyObject* CallsTake(PyObject* self, PyObject*) {
   return Py_XNewRef(calls->outcome.get());
 }
 
+// drop(): forgets what take() gave.  An exception there holds frames, which may hold us.
+PyObject* CallsDrop(PyObject* self, PyObject*) {
+  PyRef dropped = std::move(AsCalls(self)->outcome);
+  AsCalls(self)->outcome = PyRef();
+  Py_RETURN_NONE;
+}
+
 PyObject* CallsCancel(PyObject* self, PyObject*) {
   CallClient* client = ClientOf(self);
   return client == nullptr ? nullptr : PyBool_FromLong(client->Cancel(AsCalls(self)->first));
@@ -635,6 +642,7 @@ PyMethodDef kCallsMethods[] = {
     {"take", CallsTake, METH_NOARGS,
      "take() -> (ending, value) of a single call that has arrived, None when it has not or somebody took it\n\n"
      "What unpickling raised (and no Exception is) it raises; `taken` has it then, too."},
+    {"drop", CallsDrop, METH_NOARGS, "drop(): forgets what take() gave"},
     {"cancel", CallsCancel, METH_NOARGS, "cancel() -> was the single call kept from being run?"},
     {"is_taken", CallsIsTaken, METH_NOARGS, "is_taken() -> did a worker take the single call?"},
     {"notify", CallsNotify, METH_NOARGS, "notify(): CallClient.wait_finished() is to name these calls"},

@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
@@ -82,7 +83,7 @@ class CallPathTest : public ::testing::Test {
       }
       const auto call = ParseCall(message->payload());
       EXPECT_TRUE(call.ok()) << call.status();
-      const std::string answer = "<" + Text(call->arguments) + ">";
+      const std::string answer = absl::StrCat("<", Text(call->arguments), ">");
       const std::span<const std::byte> part = Bytes(answer);
       EXPECT_TRUE((*server)->Reply(ReplyKind::kValue, {&part, 1}, {}).ok());
       ++served;

@@ -8,6 +8,7 @@ A crew outlives its executor and refers to it weakly.  Thread-safe: `_lock` guar
 service (multiprocessing/pool_service.py) calls maintain() when a worker has ended.
 """
 
+import os
 import threading
 import weakref
 
@@ -34,6 +35,7 @@ class Crew:
         self.processes = {}  # pid -> process; those that ended in the end stay
         self.loss = None
         self.done = threading.Event()  # no worker is left and none will come
+        self._pid = os.getpid()
         self._executor = weakref.ref(executor)
         self._make_process = make_process
         self._limit = limit
@@ -167,6 +169,15 @@ class Crew:
         return calls and str(calls.function)  # none: it was answered, and the worker about to take the next one
 
     # ---- The end -----------------------------------------------------------------------------------------------
+
+    def known_processes(self):
+        """pid -> process; not while one is being started, who may have answered a call by now."""
+        with self._lock:
+            return self.processes
+
+    def is_ours(self):
+        """Whether this process started the workers; a copy made by fork has nothing to do with them."""
+        return self._pid == os.getpid()
 
     def close(self):
         """No more calls; the workers end when all are done."""

@@ -27,6 +27,7 @@ _DONE = frozenset((_base.CANCELLED, _base.CANCELLED_AND_NOTIFIED, _base.FINISHED
 
 # So many unsettled futures, and twice as many after each time, make submit() settle those that can be.
 _LEAST_SWEEP = 1024
+_MISSES = 64  # calls are done about in order
 
 
 class CallFuture(_base.Future):
@@ -111,11 +112,14 @@ class CallFuture(_base.Future):
             if outcome is not None:
                 self._finish(*outcome)
         except BaseException as error:
-            if calls.taken is not None:
-                self._finish(*calls.taken)
-                if calls.taken[1] is error and not isinstance(error, KeyboardInterrupt):
-                    return  # unpickling the outcome raised it: that is the outcome now
-            raise
+            outcome = calls.taken
+            if outcome is not None:
+                self._finish(*outcome)
+            if outcome is None or outcome[1] is not error or isinstance(error, KeyboardInterrupt):
+                raise
+            # Else unpickling the outcome raised it: that is the outcome now.
+        finally:
+            outcome = None  # an exception, whose traceback holds this frame
 
     def _finish(self, ending, value):
         try:
@@ -133,6 +137,7 @@ class CallFuture(_base.Future):
         calls, self._calls = self._calls, None
         if calls is not None:
             self._desk.pending.pop(calls.first, None)
+            calls.drop()
 
     def _become_cancelled(self):
         super().cancel()
@@ -192,14 +197,18 @@ class Desk:
         future = CallFuture(self, calls)
         self.pending[calls.first] = future
         if len(self.pending) >= self._sweep_at:
-            self.settle_arrived()
+            self.settle_arrived(_MISSES)
             self._sweep_at = max(_LEAST_SWEEP, 2 * len(self.pending))
         return future
 
-    def settle_arrived(self):
-        """Settles every future whose outcome is here."""
+    def settle_arrived(self, misses=sys.maxsize):
+        """Settles the futures whose outcome is here, oldest first, until `misses` in a row have none."""
+        left = misses
         for future in list(self.pending.values()):
             future._settle_if_arrived()
+            left = misses if future._calls is None else left - 1
+            if left == 0:
+                break
 
     def exception_for(self, ending, value):
         """What a future raises whose call ended so; None when the call was cancelled."""
@@ -215,12 +224,15 @@ class Desk:
             return value  # pickling the call raised it
         return self._crew.loss.exception() if self._crew.loss is not None else None
 
-    def cancel_queued(self):
-        """Cancels all calls that no worker has taken."""
-        for future in list(self.pending.values()):
-            future.cancel()
-        self.client.cancel_queued()  # those that are too many for cancel()
+    def cancel_waiting(self, but):
+        """Cancels all calls that no worker has taken, but for the `but` oldest that are not done: these are about to be
+        taken, or would have been if the workers' starts took no time."""
         self.settle_arrived()
+        for future in list(self.pending.values())[but:]:
+            future.cancel()
+        if len(self.pending) > but:  # too many for cancel(), and so many that the oldest were taken
+            self.client.cancel_queued()
+            self.settle_arrived()
 
     # ---- The thread --------------------------------------------------------------------------------------------
 
@@ -259,8 +271,7 @@ class Desk:
         self.client.stop_waiting()
 
     def join(self):
-        """Waits until all futures are settled and the thread has ended; the crew has."""
-        self.settle_arrived()
+        """Waits until the thread has ended, and so run all callbacks; the crew has ended."""
         with self._lock:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():

@@ -167,10 +167,10 @@ class ProcessPoolExecutor(_base.Executor):
         self._max_tasks_per_child = max_tasks_per_child
         self._broken = False
         self._shutdown_thread = False
+        self._has_ended = False  # shutdown() has returned or soon will
         self._shutdown_lock = threading.Lock()
         self._queue_count = 0
         self._call_queue = _CallQueue()
-        self._processes = {}
         self._executor_manager_thread = None
         self._crew = None  # with the first call
         self._desk = None
@@ -243,10 +243,16 @@ class ProcessPoolExecutor(_base.Executor):
             _desks.add(desk)
             weakref.finalize(self, _close, crew, desk).atexit = False
             self._crew = crew
-            self._processes = crew.processes
             self._executor_manager_thread = _ExecutorManager(crew)
             self._desk = desk
             return desk
+
+    @property
+    def _processes(self):
+        """pid -> process of the workers; None after shutdown()."""
+        if self._has_ended:
+            return None
+        return self._crew.known_processes() if self._crew is not None else {}
 
     @property
     def _pending_work_items(self):
@@ -258,21 +264,23 @@ class ProcessPoolExecutor(_base.Executor):
         """No more calls; the workers end when all are done.
 
         wait             return when they have ended and all futures are done
-        cancel_futures   calls that no worker has taken are cancelled
+        cancel_futures   calls that no worker has taken are cancelled (but so many of the oldest that there is one for
+                         each worker: they count as running)
         """
         with self._shutdown_lock:
             self._shutdown_thread = True
             crew, desk = self._crew, self._desk
-        if crew is not None:
+        if crew is not None and crew.is_ours():
             if cancel_futures:
-                desk.cancel_queued()
+                desk.cancel_waiting(self._max_workers)
             _close(crew, desk)
             if wait:
                 crew.join()
+                desk.settle_arrived()
                 desk.join()
         self._executor_manager_thread = None
         self._call_queue = None
-        self._processes = None
+        self._has_ended = True
 
     def terminate_workers(self):
         """Ends the workers with SIGTERM, whatever they are doing; the executor is shut down."""
@@ -296,8 +304,9 @@ class ProcessPoolExecutor(_base.Executor):
 
 
 def _close(crew, desk):
-    crew.close()
-    desk.close()
+    if crew.is_ours():
+        crew.close()
+        desk.close()
 
 
 def _default_workers():
