@@ -29,7 +29,8 @@ CallHeader Call(CallKind kind, uint64_t function_size, uint8_t flags = 0) {
 }
 
 TEST(CallFrameTest, SplitsFunctionAndArguments) {
-  const auto call = ParseCall(Bytes(Call(CallKind::kMap, 3), "funargs"));
+  const auto bytes = Bytes(Call(CallKind::kMap, 3), "funargs");
+  const auto call = ParseCall(bytes);
   ASSERT_TRUE(call.ok()) << call.status();
   EXPECT_EQ(call->kind, CallKind::kMap);
   EXPECT_EQ(Text(call->function), "fun");
@@ -37,7 +38,8 @@ TEST(CallFrameTest, SplitsFunctionAndArguments) {
 }
 
 TEST(CallFrameTest, FunctionInMemoryLeavesAllBytesToTheArguments) {
-  const auto call = ParseCall(Bytes(Call(CallKind::kOne, 5000, kFunctionInMemory), "args"));
+  const auto bytes = Bytes(Call(CallKind::kOne, 5000, kFunctionInMemory), "args");
+  const auto call = ParseCall(bytes);
   ASSERT_TRUE(call.ok()) << call.status();
   EXPECT_EQ(call->function_size, 5000u);
   EXPECT_TRUE(call->function.empty());
