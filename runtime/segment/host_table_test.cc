@@ -244,7 +244,7 @@ TEST_F(HostTableTest, LateWritersNeverSpoilTheNextLife) {
     });
   }
   int spoiled = 0;
-  for (int i = 0; i < 20000; ++i) {
+  for (int i = 0; i < 3000; ++i) {
     const HostId id = *hosts_.CreateEmbryo({.parent = segment_.me()});
     ASSERT_TRUE(hosts_.SetPid(id, getpid()).ok());
     for (int look = 0; look < 20; ++look) spoiled += hosts_.Info(id)->pid != getpid() || hosts_.Exit(id).ended();

@@ -478,7 +478,7 @@ TEST_F(ObjectTableTest, ThreadsCreateHandOverAndDrop) {
 TEST_F(ObjectTableTest, TwoDroppersFreeOnce) {
   const HostId other = segment_.NewHost();
   std::atomic<uint64_t> shared{0};
-  constexpr int kRounds = 5000;
+  constexpr int kRounds = 1000;
   std::atomic<int> dropped{0};
   std::thread thread([&] {
     for (int round = 1; round <= kRounds; ++round) {
