@@ -1,6 +1,7 @@
 // The consumers' half of Queue (queue.h).
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_format.h"
@@ -51,16 +52,16 @@ bool Queue::Readable() const { return ObserveTail(*state_).messages() != Observe
 bool Queue::Drained() const { return closed() && !Readable(); }
 
 absl::StatusOr<Message> Queue::Pop(Wait wait) {
-  Message message;
-  PopRequest request{.out = &message, .max = 1};
-  PYHOST_RETURN_IF_ERROR(PopInto(request, wait));
+  absl::StatusOr<Message> message(absl::in_place);
+  PopRequest request{.out = &*message, .max = 1};
+  if (absl::Status popped = PopInto(request, wait); !popped.ok()) message = std::move(popped);
   return message;
 }
 
 absl::StatusOr<Message> Queue::PopClaiming(Claimer& claimer, Wait wait) {
-  Message message;
-  PopRequest request{.out = &message, .max = 1, .claimer = &claimer};
-  PYHOST_RETURN_IF_ERROR(PopInto(request, wait));
+  absl::StatusOr<Message> message(absl::in_place);
+  PopRequest request{.out = &*message, .max = 1, .claimer = &claimer};
+  if (absl::Status popped = PopInto(request, wait); !popped.ok()) message = std::move(popped);
   return message;
 }
 
