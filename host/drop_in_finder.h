@@ -1,6 +1,6 @@
 // The drop-in finder: serves pyhost's own packages in place of the standard library's.
 //
-// `multiprocessing`, `concurrent.futures.process` and `pyhost` come from pyhost's modules folder (modules_dir.h);
+// `multiprocessing`, `concurrent.futures.process` (with its private helpers) and `pyhost` come from pyhost's modules folder (modules_dir.h);
 // everything else, the submodules of those packages included, is found by Python's own finders.  sys.path is
 // not involved, so the finder works under -I, -S, -E and -P alike, and nothing on sys.path can shadow it.
 //
