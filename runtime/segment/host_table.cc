@@ -345,7 +345,7 @@ ExitStatus HostTable::Exit(HostId id) const {
 absl::StatusOr<ExitStatus> HostTable::WaitForExit(HostId id, Wait wait) const {
   HostRecord* record = RecordOf(id);
   if (record == nullptr) return Exit(id);
-  const absl::Status status = record->changed.Await(id, wait, [&] { return Exit(id).ended(); });
+  const absl::Status status = record->changed.Await(id, wait, [&] { return Exit(id).ended() && !IsRunning(id); });
   if (!status.ok()) return status;
   return Exit(id);
 }

@@ -128,7 +128,8 @@ class HostTable {
   // `truth` when the process is gone: overwrites the word (but kLost overwrites nothing) and makes the record Ended.
   void SetExit(HostId id, ExitStatus status, bool truth);
   ExitStatus Exit(HostId id) const;  // kLost for an id whose slot was already reused
-  // Waits until the host ended.  DeadlineExceeded, or the interruptible's error.
+  // Waits until the host's process is gone and its end is settled: the code that it wrote itself while leaving is not
+  // enough.  DeadlineExceeded, or the interruptible's error.
   absl::StatusOr<ExitStatus> WaitForExit(HostId id, Wait wait) const;
   // Waits until the pid of an embryo is known, or it ended (start failed).
   absl::StatusOr<pid_t> WaitForPid(HostId id, Wait wait) const;
