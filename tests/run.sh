@@ -29,7 +29,7 @@ strict=(-D werror=true)
 packages="libpythonPYTHON_VERSION-testsuite python3-numpy python3-venv procps"
 build() { bash "$top/host/build.sh" "${strict[@]}" "$@"; }
 # The program as it is shipped, for everything that users see; the same with crash points, for what tests kill.
-build --packages "$packages" all host_tests
+build --packages "$packages" host/pyhost host_tests
 for_tests=(-D optimization=1 -D debug=false -D cpp_args=-g1 -D crash_points=true)
 build --dir build/crash "${for_tests[@]}" runtime_tests host/pyhost
 builds=("$top/build/release" "$top/build/crash")
