@@ -1,8 +1,8 @@
 // The drop-in finder: serves pyhost's own packages in place of the standard library's.
 //
-// `multiprocessing`, `concurrent.futures.process` (with its private helpers) and `pyhost` come from pyhost's modules folder (modules_dir.h);
-// everything else, the submodules of those packages included, is found by Python's own finders.  sys.path is
-// not involved, so the finder works under -I, -S, -E and -P alike, and nothing on sys.path can shadow it.
+// `multiprocessing`, `concurrent.futures.process` (with its private helpers) and `pyhost` come from pyhost's modules
+// folder (modules_dir.h); everything else, the submodules of those packages included, is found by Python's own
+// finders.  sys.path is not involved, so the finder works under -I, -S, -E and -P alike, and nothing on sys.path can shadow it.
 //
 // It stands on sys.meta_path right before Python's PathFinder, in every interpreter of the process, from before
 // `site` runs.  Python has no public hook at that point, but its own start has one fixed step there: importlib

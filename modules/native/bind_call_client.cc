@@ -73,7 +73,8 @@ PyObject* NewClient(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   }
   Session* session = EnsureSession();
   if (session == nullptr) return nullptr;
-  absl::StatusOr<std::unique_ptr<CallClient>> client = CallClient::Create(session->segment(), session->me(), cancellable);
+  absl::StatusOr<std::unique_ptr<CallClient>> client =
+      CallClient::Create(session->segment(), session->me(), cancellable);
   if (!client.ok()) return SetError(client.status());
   PyObject* module = PyType_GetModuleByDef(type, &kModuleDef);
   PyObject* self = module == nullptr ? nullptr : type->tp_alloc(type, 0);
@@ -865,9 +866,9 @@ PyObject* ClientFirstLost(PyObject* self, PyObject*) {
   const std::optional<LostCall> lost = client->FirstLost();
   if (!lost) Py_RETURN_NONE;
   const ExitStatus exit = ExitStatus::Decode(lost->worker.exit);
-  return Py_BuildValue("(Kisis)", static_cast<unsigned long long>(lost->call.value()), static_cast<int>(lost->worker.pid),
-                       HostId::FromValue(lost->worker.host).ToString().c_str(), static_cast<int>(exit.ExitCode()),
-                       exit.ToString().c_str());
+  return Py_BuildValue("(Kisis)", static_cast<unsigned long long>(lost->call.value()),
+                       static_cast<int>(lost->worker.pid), HostId::FromValue(lost->worker.host).ToString().c_str(),
+                       static_cast<int>(exit.ExitCode()), exit.ToString().c_str());
 }
 
 // What a worker said about its end, without a call: bytes or None.

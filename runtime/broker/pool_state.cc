@@ -139,8 +139,8 @@ absl::StatusOr<PoolView> OpenPool(Segment& segment, Handle pool) {
   const uint64_t size = uint64_t{hand_count} * sizeof(Hand) + uint64_t{ticket_count} * sizeof(Tickets::Word);
   if (block->size() < size ||
       reinterpret_cast<uintptr_t>(block->data()) % alignof(Hand) != 0) {
-    return absl::DataLossError(absl::StrCat(pool.ToString(), ": ", hand_count, " hands and ", ticket_count, " tickets in a block of ",
-                                            block->size(), " bytes"));
+    return absl::DataLossError(absl::StrCat(pool.ToString(), ": ", hand_count, " hands and ", ticket_count,
+                                            " tickets in a block of ", block->size(), " bytes"));
   }
   auto* tickets = reinterpret_cast<Tickets::Word*>(block->data() + hand_count * sizeof(Hand));
   return PoolView{*state, {reinterpret_cast<Hand*>(block->data()), hand_count}, Tickets({tickets, ticket_count})};

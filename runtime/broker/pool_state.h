@@ -84,8 +84,8 @@ struct PoolView {
   Tickets tickets;
 };
 
-// Creates pool and queues; of the outstanding calls the newest `ticket_count` can be cancelled.  The calling host holds the pool through segment.refs() afterwards; the queues live as long
-// as the pool.
+// Creates pool and queues.  The calling host holds the pool through segment.refs() afterwards; the queues live as long
+// as the pool.  Of the outstanding calls the newest `ticket_count` can be cancelled.
 absl::StatusOr<Handle> CreatePool(Segment& segment, HostId me, uint32_t ticket_count = 0);
 // Range-checked; NotFound for a pool that is gone, DataLoss for nonsense.
 absl::StatusOr<PoolView> OpenPool(Segment& segment, Handle pool);

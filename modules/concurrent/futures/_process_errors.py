@@ -89,7 +89,8 @@ def unreadable(value):
         made.__cause__ = error.__cause__
     else:
         text = ''.join(format_exception(type(error), error, error.__traceback__))
-        made = CallUnreadableError('call', type(error).__qualname__, str(error), text, 'unpickling its outcome raised it')
+        made = CallUnreadableError('call', type(error).__qualname__, str(error), text,
+                                   'unpickling its outcome raised it')
         made.__cause__ = RemoteTraceback(f'\n"""\n{text}"""')
     return _with_own_traceback(made)
 

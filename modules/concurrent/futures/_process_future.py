@@ -43,8 +43,11 @@ class CallFuture(_base.Future):
 
     def result(self, timeout=None):
         """The call's result, or raises what it raised; see concurrent.futures.Future.result()."""
+        received = self._receive(timeout)
+        if self._state == _base.FINISHED and self._exception is None:
+            return self._result
         try:
-            return super().result(timeout if self._receive(timeout) else 0)
+            return super().result(timeout if received else 0)
         finally:
             self = None  # the exception holds this frame
 

@@ -42,7 +42,7 @@ _TERMINATE = 'terminate'
 _KILL = 'kill'
 
 _global_shutdown = False
-# Of this process's executors.  The workers' service keeps a crew until it has ended, and who waits for a future its desk.
+# Of this process's executors.  The pool service keeps a crew until it has ended, and who waits for a future its desk.
 _crews = weakref.WeakSet()
 _desks = weakref.WeakSet()
 

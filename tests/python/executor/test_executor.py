@@ -335,7 +335,8 @@ class ForkserverTest(CallCases, EndCases, ExecutorCase):
 
 class ScriptTest(unittest.TestCase):
     def run_script(self, text):
-        done = subprocess.run([sys.executable, '-c', textwrap.dedent(text)], capture_output=True, text=True, timeout=SOON)
+        done = subprocess.run([sys.executable, '-c', textwrap.dedent(text)], capture_output=True, text=True,
+                              timeout=SOON)
         return done.stdout, done.stderr, done.returncode
 
     def test_exit_finishes_calls_and_callbacks(self):
@@ -372,7 +373,8 @@ class PyhostTest(ExecutorCase):
         return caught.exception
 
     def test_death_is_explained(self):
-        for ending, words, exitcode in (((os._exit, 0), 'exited with code 0', 0), ((os._exit, 3), 'exited with code 3', 3),
+        for ending, words, exitcode in (((os._exit, 0), 'exited with code 0', 0),
+                                        ((os._exit, 3), 'exited with code 3', 3),
                                         ((os.kill, 0, 9), 'killed by SIGKILL', -9)):
             executor = self.executor(1)
             waiting = executor.submit(same, 1)

@@ -20,6 +20,8 @@ GOALS = {
     'map, automatic, list, per task': 1.6,
     'imap_unordered, per task': 8,
     'apply_async, 5,000 outstanding, per task': 10,
+    'executor, round trip': 20,
+    'executor, 4,000 outstanding, per task': 10,
     '64 MiB of numpy, there and back': 15,
 }
 
@@ -48,6 +50,7 @@ def measure():
         times['map, automatic, list, per task'] = seconds(lambda: pool.map(same, items)) / 400000
         times['imap_unordered, per task'] = seconds(lambda: list(pool.imap_unordered(same, range(20000)))) / 20000
         times['apply_async, 5,000 outstanding, per task'] = seconds(lambda: outstanding(pool)) / 5000
+        times.update(measure_executor(multiprocessing.get_context('spawn')))
         try:
             import numpy
         except ImportError:
@@ -56,6 +59,22 @@ def measure():
         pool.apply(same, (array,))
         times['64 MiB of numpy, there and back'] = seconds(lambda: pool.apply(same, (array,)))
     return times
+
+
+def measure_executor(context):
+    from concurrent.futures import ProcessPoolExecutor
+    with ProcessPoolExecutor(2, context) as executor:
+        list(executor.map(same, range(1000)))
+        return {
+            'executor, round trip': seconds(lambda: [executor.submit(same, 1).result() for _ in range(2000)]) / 2000,
+            'executor, 4,000 outstanding, per task': seconds(lambda: all_outstanding(executor)) / 4000,
+        }
+
+
+def all_outstanding(executor):
+    calls = [executor.submit(same, i) for i in range(4000)]
+    for call in calls:
+        call.result()
 
 
 def outstanding(pool):
