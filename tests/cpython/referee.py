@@ -21,8 +21,9 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 # "test_x (test.y.Class.test_x) ... ok", or with the docstring on the next line; other output may come in between.
-START = re.compile(r'^(test\w+) \((\S+)\)(.*)$')
-OUTCOME = re.compile(r'(?:^|\.\.\. )(ok|FAIL|ERROR|expected failure|unexpected success|skipped .*)$')
+# Some print how long they took before the word.
+START = re.compile(r'^(?:\d+\.\d+s )*(test\w+) \((\S+)\)(.*)$')
+OUTCOME = re.compile(r'(?:^|\.\.\. )(?:\d+\.\d+s )*(ok|FAIL|ERROR|expected failure|unexpected success|skipped .*)$')
 # What a run can end with although every test passed: regrtest's warnings, a crash, a hang on the way out.
 TROUBLE = re.compile(r'^(Warning -- [^:(\n]*|.*altered the execution environment|Fatal Python error: .*|.*: killed after .*)', re.M)
 BAD_HEADER = re.compile(r'^(FAIL|ERROR): (test\w+) \((\S+)\)')
