@@ -2,16 +2,17 @@
 # From a fresh checkout to every test: installs what is missing, builds pyhost and its tests, runs all suites with a line
 # for each, and ends with `N passed, N failed`.  The exit code is 0 when none failed.
 #
-#   bash tests/run.sh [--list] [--quick] [--verbose] [SUITE ...]
+#   bash tests/run.sh [--list] [--sanitizers] [--verbose] [SUITE ...]
 #
-#   --list     name the suites and end
-#   --quick    leave out the builds with sanitizers
-#   --verbose  show the output of every suite, not only of failing ones
-#   SUITE      run only suites whose name contains one of these words
+#   --list        name the suites and end
+#   --sanitizers  also the C++ suites under AddressSanitizer + UndefinedBehaviorSanitizer and under ThreadSanitizer, in
+#                 builds of their own
+#   --verbose     show the output of every suite, not only of failing ones
+#   SUITE         run only suites whose name contains one of these words
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-sanitizers=yes
+sanitizers=
 arguments=()
 for argument; do
   case $argument in
@@ -19,7 +20,7 @@ for argument; do
       sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
       exit 0
       ;;
-    --quick) sanitizers= ;;
+    --sanitizers) sanitizers=yes ;;
     *) arguments+=("$argument") ;;
   esac
 done
