@@ -52,14 +52,14 @@ bool Queue::Readable() const { return ObserveTail(*state_).messages() != Observe
 bool Queue::Drained() const { return closed() && !Readable(); }
 
 absl::StatusOr<Message> Queue::Pop(Wait wait) {
-  absl::StatusOr<Message> message(absl::in_place);
+  absl::StatusOr<Message> message{Message()};
   PopRequest request{.out = &*message, .max = 1};
   if (absl::Status popped = PopInto(request, wait); !popped.ok()) message = std::move(popped);
   return message;
 }
 
 absl::StatusOr<Message> Queue::PopClaiming(Claimer& claimer, Wait wait) {
-  absl::StatusOr<Message> message(absl::in_place);
+  absl::StatusOr<Message> message{Message()};
   PopRequest request{.out = &*message, .max = 1, .claimer = &claimer};
   if (absl::Status popped = PopInto(request, wait); !popped.ok()) message = std::move(popped);
   return message;
