@@ -111,8 +111,9 @@ def _refuse(current):
     where = _main_line(current)
     if current.chosen and not current.lenient:
         raise _refusal(*where)
-    if _first(_WARNING_KEY):
-        _warn(*where)
+    with _uninterrupted():
+        if _first(_WARNING_KEY):
+            _warn(*where)
     raise MainImportEnds
 
 
@@ -141,6 +142,19 @@ def _advice(filename, line, does='starts processes'):
             'Let only the main program do that:\n\n'
             "    if __name__ == '__main__':\n"
             f'        {_source(filename, line)}')
+
+
+@contextmanager
+def _uninterrupted():
+    """Who took it on itself to say something once says it, even if its parent ends it at that moment: a short script
+    may be over, and its pool terminated, before the first worker has come so far."""
+    import signal
+
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _warn(filename, line):
