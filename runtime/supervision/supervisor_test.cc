@@ -83,10 +83,11 @@ class SupervisorTest : public ::testing::Test {
   std::unique_ptr<testing::Child> StartHost(HostId id) {
     auto child = std::make_unique<testing::Child>([this, id] {
       ASSERT_TRUE(hosts().Adopt(id).ok());
-      Send({.type = MessageType::kWatch, .host = id.value()});
       for (;;) pause();
     });
     EXPECT_TRUE(hosts().WaitForPid(id, Soon()).ok());
+    // Not by the child: a test that kills it at once would kill it before it is announced.
+    Send({.type = MessageType::kWatch, .host = id.value()});
     return child;
   }
 
