@@ -1,6 +1,6 @@
 // _pyhost.Lock: the base of multiprocessing's Lock and RLock.
 
-#include "modules/native/gil_wait.h"
+#include "modules/native/acquire.h"
 #include "modules/native/shared_object.h"
 #include "runtime/sync/mutex.h"
 
@@ -18,22 +18,6 @@ PyObject* New(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
                                  recursive ? Mutex::Type::kRecursive : Mutex::Type::kPlain));
 }
 
-PyObject* AcquireUntil(PyObject* self, Deadline deadline) {
-  std::optional<Mutex> mutex = OpenShared<Mutex>(self);
-  if (!mutex) return nullptr;
-  GilWait gil;
-  const absl::Status status = mutex->Acquire(gil.Until(deadline));
-  if (status.ok()) Py_RETURN_TRUE;
-  if (absl::IsDeadlineExceeded(status)) Py_RETURN_FALSE;
-  return SetError(status);
-}
-
-PyObject* Acquire(PyObject* self, PyObject* args, PyObject* kwargs) {
-  Deadline deadline = Deadline::Never();
-  if (!ParseAcquireArguments(args, kwargs, &deadline)) return nullptr;
-  return AcquireUntil(self, deadline);
-}
-
 PyObject* Release(PyObject* self, PyObject*) {
   std::optional<Mutex> mutex = OpenShared<Mutex>(self);
   if (!mutex) return nullptr;
@@ -47,7 +31,6 @@ PyObject* Release(PyObject* self, PyObject*) {
   return SetError(status);
 }
 
-PyObject* Enter(PyObject* self, PyObject*) { return AcquireUntil(self, Deadline::Never()); }
 PyObject* Exit(PyObject* self, PyObject* const*, Py_ssize_t) { return Release(self, nullptr); }
 
 PyObject* Locked(PyObject* self, PyObject*) {
@@ -72,11 +55,11 @@ PyObject* Owner(PyObject* self, PyObject*) {
 }
 
 PyMethodDef kMethods[] = {
-    {"acquire", AsMethod(Acquire), METH_VARARGS | METH_KEYWORDS,
+    {"acquire", AsMethod(Acquire<Mutex>), METH_VARARGS | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nTrue: locked.  False: not free within `timeout` seconds.\n"
      "Raises OwnerDiedError, once, when the process that held the lock was killed; it is free then."},
     {"release", Release, METH_NOARGS, "release(): unlock; any process may release a plain lock."},
-    {"__enter__", Enter, METH_NOARGS, nullptr},
+    {"__enter__", Enter<Mutex>, METH_NOARGS, nullptr},
     {"__exit__", AsMethod(Exit), METH_FASTCALL, nullptr},
     {"locked", Locked, METH_NOARGS, "locked() -> bool: held by somebody at this moment."},
     {"_is_mine", IsMine, METH_NOARGS, "Does the calling thread have it?"},

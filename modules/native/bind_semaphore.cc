@@ -2,7 +2,7 @@
 
 #include <cerrno>
 
-#include "modules/native/gil_wait.h"
+#include "modules/native/acquire.h"
 #include "modules/native/shared_object.h"
 #include "runtime/sync/semaphore.h"
 
@@ -33,22 +33,6 @@ PyObject* New(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
                                      static_cast<uint32_t>(maximum)));
 }
 
-PyObject* AcquireUntil(PyObject* self, Deadline deadline) {
-  std::optional<Semaphore> semaphore = OpenShared<Semaphore>(self);
-  if (!semaphore) return nullptr;
-  GilWait gil;
-  const absl::Status status = semaphore->Acquire(gil.Until(deadline));
-  if (status.ok()) Py_RETURN_TRUE;
-  if (absl::IsDeadlineExceeded(status)) Py_RETURN_FALSE;
-  return SetError(status);
-}
-
-PyObject* Acquire(PyObject* self, PyObject* args, PyObject* kwargs) {
-  Deadline deadline = Deadline::Never();
-  if (!ParseAcquireArguments(args, kwargs, &deadline)) return nullptr;
-  return AcquireUntil(self, deadline);
-}
-
 PyObject* Release(PyObject* self, PyObject*) {
   std::optional<Semaphore> semaphore = OpenShared<Semaphore>(self);
   if (!semaphore) return nullptr;
@@ -57,7 +41,6 @@ PyObject* Release(PyObject* self, PyObject*) {
   Py_RETURN_NONE;
 }
 
-PyObject* Enter(PyObject* self, PyObject*) { return AcquireUntil(self, Deadline::Never()); }
 PyObject* Exit(PyObject* self, PyObject* const*, Py_ssize_t) { return Release(self, nullptr); }
 
 PyObject* GetValue(PyObject* self, PyObject*) {
@@ -70,10 +53,10 @@ PyObject* GetMaximum(PyObject* self, void*) {
 }
 
 PyMethodDef kMethods[] = {
-    {"acquire", AsMethod(Acquire), METH_VARARGS | METH_KEYWORDS,
+    {"acquire", AsMethod(Acquire<Semaphore>), METH_VARARGS | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nTakes a permit.  False: none within `timeout` seconds."},
     {"release", Release, METH_NOARGS, "release(): give a permit; ValueError beyond the maximum."},
-    {"__enter__", Enter, METH_NOARGS, nullptr},
+    {"__enter__", Enter<Semaphore>, METH_NOARGS, nullptr},
     {"__exit__", AsMethod(Exit), METH_FASTCALL, nullptr},
     {"_get_value", GetValue, METH_NOARGS, "Permits left at this moment."},
     {"__reduce__", ReduceShared, METH_NOARGS, nullptr},

@@ -1,0 +1,39 @@
+// acquire() and `with` of Lock and Semaphore, which wait alike.
+
+#ifndef PYHOST_MODULES_NATIVE_ACQUIRE_H_
+#define PYHOST_MODULES_NATIVE_ACQUIRE_H_
+
+#include "modules/native/gil_wait.h"
+#include "modules/native/shared_object.h"
+
+namespace pyhost::native {
+
+// True: acquired.  False: not within the deadline.  Null with a Python error.
+template <typename View>
+PyObject* AcquireUntil(PyObject* self, Deadline deadline) {
+  std::optional<View> view = OpenShared<View>(self);
+  if (!view) return nullptr;
+  GilWait gil;
+  const absl::Status status = view->Acquire(gil.Until(deadline));
+  if (status.ok()) Py_RETURN_TRUE;
+  if (absl::IsDeadlineExceeded(status)) Py_RETURN_FALSE;
+  return SetError(status);
+}
+
+// acquire(block=True, timeout=None)
+template <typename View>
+PyObject* Acquire(PyObject* self, PyObject* args, PyObject* kwargs) {
+  Deadline deadline = Deadline::Never();
+  if (!ParseAcquireArguments(args, kwargs, &deadline)) return nullptr;
+  return AcquireUntil<View>(self, deadline);
+}
+
+// __enter__()
+template <typename View>
+PyObject* Enter(PyObject* self, PyObject*) {
+  return AcquireUntil<View>(self, Deadline::Never());
+}
+
+}  // namespace pyhost::native
+
+#endif  // PYHOST_MODULES_NATIVE_ACQUIRE_H_
