@@ -1,4 +1,4 @@
-"""Runs the suites that `meson test` knows, one line a suite, and adds up their cases.
+"""Runs the suites that `meson test` knows, with a line for each as it ends, and adds up their cases.
 
 usage: run_suites.py [--list] [--verbose] [WORD ...] BUILD_FOLDER ...
 
@@ -8,6 +8,7 @@ crash and no time-out goes uncounted.  The last line is `N passed, N failed`.
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import re
@@ -15,6 +16,9 @@ import signal
 import subprocess
 import sys
 import time
+
+
+RUNNING = set()  # the suites' processes
 
 
 class Suite:
@@ -26,6 +30,7 @@ class Suite:
         self.environment = description['env']
         self.folder = description['workdir'] or build
         self.time_limit = description['timeout'] or None
+        self.is_parallel = description['is_parallel']
 
 
 # Which of meson's suites run in which build: what is tested with crash points in the builds that have them, the rest where
@@ -73,6 +78,7 @@ def run(suite):
     process = subprocess.Popen(suite.command, cwd=suite.folder, env={**environment, **suite.environment},
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                start_new_session=True)
+    RUNNING.add(process)
     try:
         output, _ = process.communicate(timeout=suite.time_limit)
     except subprocess.TimeoutExpired:
@@ -80,7 +86,36 @@ def run(suite):
         output, _ = process.communicate()
         output += f'\nkilled: still running after {suite.time_limit} s\n'.encode()
         return output.decode(errors='replace'), -signal.SIGKILL
+    except KeyboardInterrupt:  # the suites do not belong to the terminal
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    finally:
+        RUNNING.discard(process)
     return output.decode(errors='replace'), process.returncode
+
+
+def run_timed(suite):
+    start = time.monotonic()
+    output, exit_code = run(suite)
+    return suite, output, *count_cases(output, exit_code), time.monotonic() - start
+
+
+def run_all(suites):
+    """Yields (suite, output, passed, failed, seconds) as each ends: those that stand company two at a time (CPython's own
+    mostly sleep), then one by one those that must be alone."""
+    with concurrent.futures.ThreadPoolExecutor(2) as runners:
+        runs = [runners.submit(run_timed, suite) for suite in suites if suite.is_parallel]
+        try:
+            for finished in concurrent.futures.as_completed(runs):
+                yield finished.result()
+        except KeyboardInterrupt:
+            runners.shutdown(wait=False, cancel_futures=True)
+            for process in RUNNING:
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    for suite in suites:
+        if not suite.is_parallel:
+            yield run_timed(suite)
 
 
 def main():
@@ -101,14 +136,10 @@ def main():
         return 2
 
     all_passed = all_failed = 0
-    for suite in suites:
-        print(f'{suite.name} ...', end=' ', flush=True)
-        start = time.monotonic()
-        output, exit_code = run(suite)
-        passed, failed = count_cases(output, exit_code)
+    for suite, output, passed, failed, seconds in run_all(suites):
         all_passed += passed
         all_failed += failed
-        print(f'{passed} passed, {failed} failed ({time.monotonic() - start:.1f} s)', flush=True)
+        print(f'{suite.name} ... {passed} passed, {failed} failed ({seconds:.1f} s)', flush=True)
         if failed or arguments.verbose:
             print(output[-20000:], flush=True)
     print(f'{all_passed} passed, {all_failed} failed')
