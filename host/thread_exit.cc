@@ -1,0 +1,14 @@
+// The end of daemon threads at the interpreter's end.
+//
+// A thread that comes back for the GIL when the interpreter is ending must not run Python any more.  CPython before 3.14
+// calls pthread_exit(), which unwinds the thread's stack: through C++ frames of ours and of extensions, whose
+// destructors need the GIL or may not be left so (the program aborts).  Here such a thread stops for good, as it does
+// in CPython 3.14; the process is about to end.
+//
+// host/meson.build has the linker send libpython's calls of pthread_exit here.  Other libraries' are not concerned.
+
+#include <unistd.h>
+
+extern "C" [[noreturn]] void __wrap_pthread_exit(void*) {
+  for (;;) pause();
+}
