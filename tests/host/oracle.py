@@ -41,8 +41,10 @@ def clean_environment(**changes):
 
 
 def normalized(output, program):
-    """Output without what must differ: the program's path and addresses of objects."""
+    """Output without what must differ: the program's path and name (as a thread's), and addresses of objects."""
     output = output.replace(os.fsencode(program), b"<program>")
+    output = output.replace(b"[%s] (most recent call first)" % os.fsencode(os.path.basename(program)),
+                            b"[<thread>] (most recent call first)")
     return re.sub(rb"0x[0-9a-f]{6,}", b"0x<address>", output)
 
 
