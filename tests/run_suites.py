@@ -119,6 +119,8 @@ def run_all(suites):
 
 
 def main():
+    # Ignored where a shell put us in the background, and all programs below would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--list', action='store_true', help='name the suites and end')
     parser.add_argument('--verbose', action='store_true', help='show the output of every suite')

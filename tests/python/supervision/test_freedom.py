@@ -197,7 +197,7 @@ class IdentityTest(SessionCase):
         out = self.run_script(self.BODY, '''
             print(same())
             os.setpgid(0, 0) if os.getpgrp() != os.getpid() else None
-            print(same())
+            print(same(), flush=True)
             if os.fork() == 0:
                 os.setsid()
                 print(same(), flush=True)
