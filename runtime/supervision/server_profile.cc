@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/base/status_util.h"
+#include "runtime/os/text_file.h"
 
 namespace pyhost {
 namespace {
@@ -28,6 +29,12 @@ void MixFile(const std::string& path, uint64_t* hash) {
   Mix(file.st_ino, hash);
 }
 
+// What cannot be read counts as the same everywhere, too.
+void MixText(const std::string& path, uint64_t* hash) {
+  absl::StatusOr<std::string> text = ReadTextFile(path);
+  for (unsigned char byte : text.ok() ? *text : std::string()) Mix(byte, hash);
+}
+
 }  // namespace
 
 absl::StatusOr<ServerProfile> ServerProfile::Capture(const ProcessStatus& status) {
@@ -36,6 +43,7 @@ absl::StatusOr<ServerProfile> ServerProfile::Capture(const ProcessStatus& status
   for (unsigned char byte : status.credentials) Mix(byte, &profile.identity);
   for (const char* name : kNamespaces) MixFile(absl::StrCat("/proc/thread-self/ns/", name), &profile.identity);
   MixFile("/", &profile.identity);
+  MixText("/proc/thread-self/cgroup", &profile.identity);
   errno = 0;
   profile.nice = getpriority(PRIO_PROCESS, 0);
   if (errno != 0) return ErrnoStatus(errno, "getpriority");

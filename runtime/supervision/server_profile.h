@@ -1,7 +1,7 @@
 // ServerProfile: what a fork cannot change safely about a process.  A fork server may stand in for a launch only
 // while the starter's profile allows it; otherwise the starter launches the child itself.
 //
-// Exact: user, groups, capabilities, process group and session, namespaces, root directory, seccomp.
+// Exact: user, groups, capabilities, process group and session, namespaces, cgroups, root directory, seccomp.
 // One-sided: a child can be made nicer and more limited than its server, not less.
 
 #ifndef PYHOST_RUNTIME_SUPERVISION_SERVER_PROFILE_H_

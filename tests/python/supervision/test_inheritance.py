@@ -1,6 +1,7 @@
 """What a child has from its starter.  python3's child, launched by its starter, is the oracle: the same script must
 print the same under both programs."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def report(conn):
         'warnings': sys.warnoptions, 'options': sys._xoptions,
         'streams': [(s.encoding, s.errors, s.line_buffering, s.write_through, s.name, s.mode, s.fileno())
                     if s else None for s in (sys.stdout, sys.stderr)],
-        'real streams': [(s.name, s.fileno()) for s in (sys.__stdout__, sys.__stderr__) if s],
+        'cgroup': open('/proc/self/cgroup').read(), 'real streams': [(s.name, s.fileno()) for s in (sys.__stdout__, sys.__stderr__) if s],
     })
 
 def show():
@@ -70,6 +71,23 @@ class InheritanceTest(SessionCase):
         self.assert_same(
             'show()\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN); signal.signal(signal.SIGINT, signal.SIG_IGN)\n'
             'signal.signal(signal.SIGUSR2, lambda *_: 0)\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\nshow()')
+
+    def test_cgroup(self):
+        group = self.make_cgroup()
+        self.assert_same(f'show()\nopen({os.path.join(group, "cgroup.procs")!r}, "w").write(str(os.getpid()))\nshow()')
+
+    def make_cgroup(self):
+        """A new control group that processes can be moved to."""
+        group = f'/pyhost-test-{os.getpid()}'
+        for root in '/sys/fs/cgroup', '/sys/fs/cgroup/unified', '/sys/fs/cgroup/pids':
+            if os.access(root + '/cgroup.procs', os.W_OK):
+                try:
+                    os.mkdir(root + group)
+                except OSError:
+                    continue
+                self.addCleanup(os.rmdir, root + group)
+                return root + group
+        self.skipTest('needs a cgroup hierarchy that may be changed')
 
     def test_limits(self):
         self.assert_same('show()\nresource.setrlimit(resource.RLIMIT_NOFILE, (128, 4096))\n'
