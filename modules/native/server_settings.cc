@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/time.h"
 #include "modules/native/gil_wait.h"
 #include "modules/native/interpreter_flags.h"
 #include "modules/native/session_access.h"
@@ -61,8 +60,9 @@ PyObject* SetServerPreload(PyObject*, PyObject* args, PyObject* kwargs) {
 std::optional<HostInfo> FindServer(Session* session, const std::string& method) {
   std::optional<HostInfo> newest;
   for (HostInfo& info : session->segment().hosts().List()) {
-    bool fits = info.has(HostFlag::kServer) && info.name == absl::StrCat("fork server for ", method) &&
-                info.pid != 0 && !info.exit.ended() && info.state == HostState::kRunning;
+    bool lives = info.pid != 0 && !info.exit.ended() &&
+                 (info.state == HostState::kEmbryo || info.state == HostState::kRunning);
+    bool fits = info.has(HostFlag::kServer) && info.name == absl::StrCat("fork server for ", method) && lives;
     if (fits && (!newest || info.start_time >= newest->start_time)) newest = std::move(info);
   }
   return newest;
@@ -82,16 +82,9 @@ PyObject* EnsureServer(PyObject*, PyObject* argument) {
   Session* session = EnsureSession();
   ServerSpec spec;
   if (session == nullptr || !TakeText(argument, &method) || !MakeServerSpec(session, method, &spec)) return nullptr;
-  absl::Status status = ChildStart::Warm(session, spec);
+  GilWait gil;
+  absl::Status status = ChildStart::EnsureServer(session, spec, gil.Until(Deadline::Never()));
   if (!status.ok()) return SetError(status);
-  // Nobody tells us; its record does.
-  while (!FindServer(session, method)) {
-    if (session->SupervisorIsGone()) return SetError(absl::UnavailableError("pyhost's supervisor was killed"));
-    PyThreadState* thread = PyEval_SaveThread();
-    absl::SleepFor(absl::Milliseconds(1));
-    PyEval_RestoreThread(thread);
-    if (PyErr_CheckSignals() < 0) return nullptr;
-  }
   Py_RETURN_NONE;
 }
 
@@ -115,7 +108,7 @@ PyMethodDef kFunctions[] = {
      "set_server_preload(method, modules, main_path='', main_name='', sys_path=None)\n\n"
      "What a fork server that is started from now on, for this process, imports first."},
     {"server_pid", ServerPid, METH_O, "The pid of the session's fork server for a method, or None."},
-    {"ensure_server", EnsureServer, METH_O, "Returns when a fork server for the method is running."},
+    {"ensure_server", EnsureServer, METH_O, "Returns when a fork server for the method has a process, or no server may serve this one; raises why it has none."},
     {"stop_server", StopServer, METH_O, "Ends the fork server for the method; the next start begins another."},
     {nullptr, nullptr, 0, nullptr},
 };

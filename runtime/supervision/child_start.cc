@@ -35,6 +35,10 @@ absl::StatusOr<Handle> StorePayload(Segment& segment, HostId me, std::string_vie
   return handle;
 }
 
+absl::Status SupervisorKilled() {
+  return absl::UnavailableError("pyhost's supervisor was killed while it started a process; restart the program");
+}
+
 // Opens a descriptor so that one is free later, when the child exists and must be kept track of.
 absl::StatusOr<UniqueFd> ReserveDescriptor() {
   UniqueFd fd(open("/dev/null", O_RDONLY | O_CLOEXEC));
@@ -61,8 +65,7 @@ void ChildStart::Abort() {
   session_->segment().hosts().Unwatch(id_, session_->me());
 }
 
-absl::StatusOr<std::unique_ptr<ChildProcess>> ChildStart::Commit(const ServerSpec& server,
-                                                                 std::span<const std::byte> body, Wait wait) {
+absl::StatusOr<ChildStart::Prepared> ChildStart::Prepare(const ServerSpec& server, std::span<const std::byte> body) {
   Segment& segment = session_->segment();
   PYHOST_ASSIGN_OR_RETURN(ProcessStatus status, ProcessStatus::Read());
   PYHOST_ASSIGN_OR_RETURN(ServerProfile profile, ServerProfile::Capture(status));
@@ -78,8 +81,14 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> ChildStart::Commit(const ServerSpe
   segment.hosts().SetPayload(id_, payload);
   PYHOST_CRASH_POINT("start-has-payload");
   bool served = session_->profile().CanServe(profile) && descriptors.fds().size() <= kMaxDescriptorsPerDatagram;
+  return Prepared{key, served, std::move(descriptors)};
+}
+
+absl::StatusOr<std::unique_ptr<ChildProcess>> ChildStart::Commit(const ServerSpec& server,
+                                                                 std::span<const std::byte> body, Wait wait) {
+  PYHOST_ASSIGN_OR_RETURN(Prepared start, Prepare(server, body));
   absl::StatusOr<std::unique_ptr<ChildProcess>> child =
-      served ? StartByServer(key, descriptors.fds(), wait) : StartByLaunch(server);
+      start.served ? StartByServer(start.key, start.descriptors.fds(), wait) : StartByLaunch(server);
   if (child.ok()) ended_ = true;
   return child;
 }
@@ -107,10 +116,7 @@ absl::StatusOr<pid_t> ChildStart::AwaitPid(Wait wait) {
     if (session_->segment().hosts().Exit(id_).kind == ExitStatus::Kind::kNotStarted) return WhyNotStarted();
     if (!pid.ok() && !absl::IsDeadlineExceeded(pid.status())) return pid.status();
     if (wait.deadline.Expired()) return absl::DeadlineExceededError("the new process has not started in time");
-    if (session_->SupervisorIsGone()) {
-      return absl::UnavailableError(
-          "pyhost's supervisor was killed while it started a process; restart the program");
-    }
+    if (session_->SupervisorIsGone()) return SupervisorKilled();
   }
 }
 
@@ -146,20 +152,38 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> ChildStart::StartByLaunch(const Se
   return child;
 }
 
+absl::StatusOr<std::unique_ptr<ChildStart>> ChildStart::AskForServer(Session* session, const ServerSpec& server) {
+  PYHOST_ASSIGN_OR_RETURN(auto question, Create(session, absl::StrCat(server.method, " server"), 0));
+  PYHOST_ASSIGN_OR_RETURN(Prepared start, question->Prepare(server, {}));
+  if (!start.served) return nullptr;
+  ControlMessage message = {.type = MessageType::kWarm, .host = question->id_.value(), .server = start.key};
+  PYHOST_RETURN_IF_ERROR(session->SendToSupervisor(message, start.descriptors.fds(), Wait::Forever()));
+  return question;
+}
+
 absl::Status ChildStart::Warm(Session* session, const ServerSpec& server) {
-  PYHOST_ASSIGN_OR_RETURN(ProcessStatus status, ProcessStatus::Read());
-  PYHOST_ASSIGN_OR_RETURN(ServerProfile profile, ServerProfile::Capture(status));
-  if (!session->profile().CanServe(profile)) return absl::OkStatus();
-  PYHOST_ASSIGN_OR_RETURN(StartAttributes attributes, StartAttributes::Capture(status));
-  PYHOST_ASSIGN_OR_RETURN(StartDescriptors descriptors, StartDescriptors::Open({}));
-  attributes.descriptors = descriptors.numbers();
-  std::string head = StartPayload::EncodeHead(attributes.Encode(), server.Encode(), 0);
-  // Held as long as we live: the supervisor reads it when it gets there.
-  PYHOST_ASSIGN_OR_RETURN(Handle payload, StorePayload(session->segment(), session->me(), head, {}));
-  ControlMessage message = {.type = MessageType::kWarm,
-                            .server = server.Key(attributes.environment),
-                            .payload = payload.value()};
-  return session->SendToSupervisor(message, descriptors.fds(), Wait::Forever());
+  PYHOST_ASSIGN_OR_RETURN(auto question, AskForServer(session, server));
+  if (question == nullptr) return absl::OkStatus();
+  // The record is the supervisor's now, which ends it; nobody waits for that.
+  question->ended_ = true;
+  session->segment().hosts().Unwatch(question->id_, session->me());
+  return absl::OkStatus();
+}
+
+absl::Status ChildStart::EnsureServer(Session* session, const ServerSpec& server, Wait wait) {
+  PYHOST_ASSIGN_OR_RETURN(auto question, AskForServer(session, server));
+  return question == nullptr ? absl::OkStatus() : question->AwaitServer(wait);
+}
+
+absl::Status ChildStart::AwaitServer(Wait wait) {
+  for (;;) {
+    Wait nap = wait;
+    nap.deadline = wait.deadline.AtMost(kPatience);
+    absl::StatusOr<ExitStatus> answer = session_->segment().hosts().WaitForExit(id_, nap);
+    if (answer.ok()) return answer->kind == ExitStatus::Kind::kNotStarted ? WhyNotStarted() : absl::OkStatus();
+    if (!absl::IsDeadlineExceeded(answer.status()) || wait.deadline.Expired()) return answer.status();
+    if (session_->SupervisorIsGone()) return SupervisorKilled();
+  }
 }
 
 }  // namespace pyhost

@@ -24,6 +24,7 @@
 #include "runtime/session/session.h"
 #include "runtime/supervision/child_process.h"
 #include "runtime/supervision/protocol.h"
+#include "runtime/supervision/start_attributes.h"
 
 namespace pyhost {
 
@@ -47,14 +48,26 @@ class ChildStart {
                                                        Wait wait);
   void Abort();
 
-  // Has the server for these starts launched, if there is none yet; returns at once.
+  // Has the server for these starts launched, if there is none yet; returns at once.  Errors are left to the first start.
   static absl::Status Warm(Session* session, const ServerSpec& server);
+  // The same, but returns when it has a pid, or why it has none.  At once where no server may serve this process.
+  static absl::Status EnsureServer(Session* session, const ServerSpec& server, Wait wait);
 
  private:
   ChildStart(Session* session, HostId id) : session_(session), id_(id) {}
 
   absl::StatusOr<std::unique_ptr<ChildProcess>> StartByServer(uint64_t key, std::span<const int> fds, Wait wait);
   absl::StatusOr<std::unique_ptr<ChildProcess>> StartByLaunch(const ServerSpec& server);
+  // A start whose payload lies in its record: who may serve it, and what goes along.
+  struct Prepared {
+    uint64_t key;
+    bool served;  // false: it has to be launched
+    StartDescriptors descriptors;
+  };
+  absl::StatusOr<Prepared> Prepare(const ServerSpec& server, std::span<const std::byte> body);
+  // Reserves a record that stands for the question and asks for the server; null where none may serve.
+  static absl::StatusOr<std::unique_ptr<ChildStart>> AskForServer(Session* session, const ServerSpec& server);
+  absl::Status AwaitServer(Wait wait);
   absl::StatusOr<pid_t> AwaitPid(Wait wait);
   absl::Status WhyNotStarted() const;
 

@@ -22,7 +22,8 @@ namespace pyhost {
 enum class MessageType : uint32_t {
   kWatch = 1,    // host -> supervisor: watch `host`.  May carry the read end of its life pipe (session.h).
   kStart = 2,    // host -> supervisor -> server: fork `host`.  Carries the descriptors of its StartPayload.
-  kWarm = 3,     // host -> supervisor: have the server of `payload` ready.  Carries descriptors 0 to 2.
+  kWarm = 3,     // host -> supervisor: launch the server that would fork `host`, if there is none, and end `host`'s
+                 // record: exit code 0, or why there is no server.  Carries the descriptors of its StartPayload.
   kForked = 4,   // server -> supervisor: `host` is process `pid` now
   kStop = 6,     // host -> supervisor: let the fork server `host` end
   kFailed = 5,   // server -> supervisor: `host` was not started; its record says why
@@ -32,10 +33,9 @@ struct ControlMessage {
   MessageType type;
   uint32_t host = 0;      // HostId
   uint64_t server = 0;    // key of the server (ServerSpec::Key)
-  uint64_t payload = 0;   // Handle of a StartPayload that the sender holds (kWarm)
   int64_t pid = 0;
 };
-static_assert(sizeof(ControlMessage) == 32);
+static_assert(sizeof(ControlMessage) == 24);
 
 inline std::span<const std::byte> AsBytes(const ControlMessage& message) {
   return std::as_bytes(std::span(&message, 1));

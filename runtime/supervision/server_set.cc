@@ -47,8 +47,11 @@ void ServerSet::Start(const ControlMessage& message, std::vector<UniqueFd> fds) 
 }
 
 void ServerSet::Warm(const ControlMessage& message, std::vector<UniqueFd> fds) {
-  // A server that cannot be launched is reported by the first start that needs it.
-  Find(message.server, Handle::FromValue(message.payload), fds).IgnoreError();
+  HostId question = HostId::FromValue(message.host);
+  absl::StatusOr<Server*> server = Find(message.server, segment_->hosts().payload(question), fds);
+  if (!server.ok()) return Fail(question, server.status());
+  segment_->hosts().SetExit(question, {ExitStatus::Kind::kExited, 0}, /*truth=*/true);
+  watch_->Recover(question);
 }
 
 absl::StatusOr<ServerSet::Server*> ServerSet::Find(uint64_t key, Handle payload, const std::vector<UniqueFd>& fds) {

@@ -40,6 +40,7 @@ class ServerSet {
   ~ServerSet();
 
   void Start(const ControlMessage& message, std::vector<UniqueFd> fds);
+  // Ends the record that stands for the question when the server has a pid, or none can be launched.
   void Warm(const ControlMessage& message, std::vector<UniqueFd> fds);
 
   // `host` cannot be started: its record says why.

@@ -64,8 +64,8 @@ class SupervisorTest : public ::testing::Test {
     });
   }
 
-  // A start by spawn, up to the supervisor.
-  HostId SendStart() {
+  // A start by spawn, up to the supervisor; or only the question for its server.
+  HostId SendStart(MessageType type = MessageType::kStart) {
     StartAttributes attributes;
     ServerSpec spec;
     spec.method = "spawn";
@@ -75,7 +75,7 @@ class SupervisorTest : public ::testing::Test {
     memcpy(segment_->objects().Block(payload)->data(), bytes.data(), bytes.size());
     HostId child = *hosts().CreateEmbryo({root_, 0, "child", payload});
     EXPECT_TRUE(segment_->objects().Hold(payload, child).ok());
-    Send({.type = MessageType::kStart, .host = child.value(), .server = spec.Key({})});
+    Send({.type = type, .host = child.value(), .server = spec.Key({})});
     return child;
   }
 
@@ -110,6 +110,29 @@ TEST_F(SupervisorTest, ServerThatCannotBeLaunchedFailsTheStartWithItsErrno) {
   EXPECT_EQ(hosts().WaitForExit(child, Soon())->kind, ExitStatus::Kind::kNotStarted);
   EXPECT_EQ(hosts().Exit(child).value, EAGAIN);
   EXPECT_NE(hosts().Info(child)->running.find("start the fork server for spawn"), std::string::npos);
+}
+
+TEST_F(SupervisorTest, QuestionForAServerIsAnsweredWhenItHasAProcess) {
+  StartSupervisor([](const LaunchOptions&) -> absl::StatusOr<pid_t> {
+    pid_t pid = fork();
+    if (pid == 0) pause();
+    return pid;
+  });
+  HostId question = SendStart(MessageType::kWarm);
+  EXPECT_EQ(*hosts().WaitForExit(question, Soon()), (ExitStatus{ExitStatus::Kind::kExited, 0}));
+  pid_t server = 0;
+  for (const HostInfo& info : hosts().List()) {
+    if (info.has(HostFlag::kServer)) server = info.pid;
+  }
+  ASSERT_GT(server, 0);
+  EXPECT_EQ(kill(server, SIGKILL), 0);
+}
+
+TEST_F(SupervisorTest, QuestionForAServerIsAnsweredWithWhyThereIsNone) {
+  StartSupervisor([](const LaunchOptions&) { return ErrnoStatus(EAGAIN, "vfork"); });
+  HostId question = SendStart(MessageType::kWarm);
+  EXPECT_EQ(hosts().WaitForExit(question, Soon())->kind, ExitStatus::Kind::kNotStarted);
+  EXPECT_NE(hosts().Info(question)->running.find("start the fork server for spawn"), std::string::npos);
 }
 
 TEST_F(SupervisorTest, ServerThatDiesThreeTimesFailsTheStartWithHowItDied) {

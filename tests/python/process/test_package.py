@@ -177,6 +177,22 @@ class ForkServerTest(ScriptCase):
             ''')
         self.assert_printed(outcome, 'None', 'True', 'None', 'child', 'True')
 
+    def test_server_is_not_waited_for_where_none_may_serve(self):
+        # A server of the root's process group cannot fork children for another: they are launched.
+        outcome = self.run_script('''\
+            import multiprocessing, os
+            from multiprocessing.forkserver import _forkserver
+            if __name__ == '__main__':
+                multiprocessing.set_start_method('forkserver')
+                multiprocessing.Lock()
+                os.setpgid(0, 0)
+                _forkserver.ensure_running()
+                child = multiprocessing.Process(target=print, args=('child',))
+                child.start()
+                child.join()
+            ''')
+        self.assert_printed(outcome, 'child')
+
     @unittest.skipUnless(UNDER_PYHOST or sys.version_info >= (3, 14), 'older servers do not know sys.path')
     def test_preloaded_modules_are_loaded_once(self):
         self.write('slow.py', "print('loading', flush=True)\n")
