@@ -1,7 +1,7 @@
 """What can come out of a pool's call besides a result, and how it crosses from worker to caller.
 
 The native loop of the worker packs what went wrong with pack_exception() and pack_unpicklable_result(); the
-caller's side makes a Failure of it with the other functions here (see modules/native/bind_call_client.cc).  A
+caller's side makes a Failure of it with the other functions here (see modules/native/call_outcome.h).  A
 Failure makes a new exception for each that asks, so that nobody's traceback grows on another's.
 """
 

@@ -39,7 +39,10 @@ PyRef CallOutcomes(ModuleState* state, const char* name, std::initializer_list<P
 }
 
 int BindPool(PyObject* module, ModuleState* state) {
-  return BindCallServer(module, state) < 0 || BindCallClient(module, state) < 0 ? -1 : 0;
+  for (auto* bind : {BindCallServer, BindCalls, BindCallClient}) {
+    if (bind(module, state) < 0) return -1;
+  }
+  return 0;
 }
 
 }  // namespace pyhost::native

@@ -1,5 +1,6 @@
-// What the two halves of the pool binding share.  bind_call_client.cc: the caller's side (`CallClient`, `Calls`);
-// bind_call_server.cc: the worker's (`CallServer`); bind_pool.cc: registration and common helpers.
+// What the two halves of the pool binding share.  bind_call_client.cc and bind_calls.cc: the caller's side (`CallClient`,
+// `Calls`; see call_objects.h); bind_call_server.cc: the worker's (`CallServer`); bind_pool.cc: registration and common
+// helpers.
 //
 // What an outcome looks like in Python (errors, what they say, how they are packed) is decided by the module
 // multiprocessing.pool_outcomes; these files only call it.
@@ -14,6 +15,7 @@
 namespace pyhost::native {
 
 int BindCallClient(PyObject* module, ModuleState* state);
+int BindCalls(PyObject* module, ModuleState* state);
 int BindCallServer(PyObject* module, ModuleState* state);
 
 // A CallServer object for the pool that `session` just created: what a worker is started with.

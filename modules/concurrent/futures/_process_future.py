@@ -20,7 +20,7 @@ from ._process_errors import exception_raised_by, unreadable
 
 __all__ = ['CallFuture', 'Desk']
 
-# How a call ended: enum Ending in modules/native/bind_call_client.cc.
+# How a call ended: enum Ending in modules/native/call_outcome.h.
 _VALUE, _RAISED, _UNREADABLE, _LOST, _NOT_RUN = range(5)
 
 _DONE = frozenset((_base.CANCELLED, _base.CANCELLED_AND_NOTIFIED, _base.FINISHED))

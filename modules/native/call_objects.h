@@ -1,0 +1,87 @@
+// CallClient and Calls, the Python objects of a pool's caller, as the files that implement them see them.
+//
+//   bind_call_client.cc   CallClient: one pool, its calls submitted and ended
+//   bind_calls.cc         Calls: one submission (an apply, a map, an imap), waited for and received
+//   call_submit.cc        pickles and pushes what is submitted
+//   call_outcome.cc       makes Python objects of what arrives
+//
+// All of it needs the GIL.
+
+#ifndef PYHOST_MODULES_NATIVE_CALL_OBJECTS_H_
+#define PYHOST_MODULES_NATIVE_CALL_OBJECTS_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "modules/native/bind_pool.h"
+#include "modules/native/module_state.h"
+#include "modules/native/python_ref.h"
+#include "runtime/base/deadline.h"
+#include "runtime/broker/call_client.h"
+
+namespace pyhost::native {
+
+// A function or class that pickles to a reference to a global, and that pickle.
+struct KnownFunction {
+  PyRef object;
+  PyRef name;
+  std::string pickle;
+};
+
+struct ClientState {
+  ModuleState* module;  // lives as long as our type
+  std::unique_ptr<CallClient> client;
+  absl::flat_hash_map<PyObject*, KnownFunction> known;
+};
+
+struct ClientObject {
+  PyObject_HEAD
+  ClientState* state;
+};
+
+struct CallsState {
+  PyRef owner;  // the CallClient object
+  std::shared_ptr<CallGroup> group;
+  PyRef function_name;
+  bool single = false;                 // each call of a map is for one item
+  uint64_t submitted = 0;              // the index of the next call
+  CallId first;                        // the first call of the first Register()
+  PyRef outcome;                       // what take() gave
+  std::map<uint64_t, PyRef> refused;   // index -> the exception that kept the call from being submitted
+  // A map's results, filled as they arrive: results[bounds[i]] to results[bounds[i + 1]] belong to call i.
+  PyRef results;
+  std::vector<Py_ssize_t> bounds;
+  PyRef failure;                       // the first to arrive
+  // An iteration's arrivals that were not asked for yet: as they came, or (ordered) those that came too early.
+  std::vector<Arrival> waiting;
+  size_t taken = 0;  // of those
+  std::map<uint64_t, Arrival> early;
+  uint64_t next_index = 0;
+};
+
+struct CallsObject {
+  PyObject_HEAD
+  CallsState* state;
+};
+
+inline ClientState* AsClient(PyObject* self) { return reinterpret_cast<ClientObject*>(self)->state; }
+inline CallsState* AsCalls(PyObject* self) { return reinterpret_cast<CallsObject*>(self)->state; }
+
+inline ModuleState* ModuleOf(const CallsState* calls) { return AsClient(calls->owner.get())->module; }
+
+// The client for one operation; null with a Python error in a process forked from the pool's owner.
+CallClient* UseClient(PyObject* client);
+
+// A new Calls object of `client` for `callable`; see CallClient::NewGroup.
+PyObject* NewCalls(PyObject* client, PyObject* callable, bool notify, bool open);
+
+// (ok, value) of a single call; None when it has not arrived until the deadline; null with a Python error.
+PyObject* AwaitOutcome(CallClient& client, CallsState& calls, Deadline deadline);
+
+}  // namespace pyhost::native
+
+#endif  // PYHOST_MODULES_NATIVE_CALL_OBJECTS_H_
