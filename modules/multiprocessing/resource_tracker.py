@@ -33,8 +33,8 @@ import socket
 import struct
 import sys
 import threading
-import time
 import warnings
+from contextlib import contextmanager
 
 import _multiprocessing
 import _posixshmem
@@ -48,9 +48,6 @@ _IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # PIPE_BUF at its smallest, as in python3: what fits is written as a whole or not at all.
 _LONGEST_MESSAGE = 512
-
-# Seconds between two attempts to reach a tracker that is just being started.
-_RETRY = 0.001
 
 # Descriptors of our own keep out of the way of programs that close or renumber low ones.
 _LOWEST_DESCRIPTOR = 200
@@ -185,28 +182,32 @@ class ResourceTracker:
             self._adopt(ours, ours)
 
     def _connect_to_session(self):
-        """Connects to the session's tracker.  Who gets to bind its address starts it."""
+        """Connects to the session's tracker; starts it if there is none."""
         address = _address()
-        while True:
-            with (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as life,
-                  socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as commands):
-                life.setblocking(True)
-                commands.setblocking(True)
-                try:
-                    life.connect(address)
-                    commands.connect(address + b'-commands')
-                except ConnectionRefusedError:
-                    self._launch(address)
-                    continue
-                _check_same_user(life)
-                self._adopt(commands, life)
-                return
+        while not self._call(address):
+            with _launching():
+                # Another process may have started one before it was our turn.
+                if self._call(address):
+                    return
+                self._launch(address)
+
+    def _call(self, address):
+        """Connects to the tracker at `address`; false if nobody is there."""
+        with (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as life,
+              socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as commands):
+            life.setblocking(True)
+            commands.setblocking(True)
+            try:
+                life.connect(address)
+                commands.connect(address + b'-commands')
+            except ConnectionRefusedError:
+                return False
+            _check_same_user(life)
+            self._adopt(commands, life)
+            return True
 
     def _launch(self, address):
-        """Starts a tracker, unless another process is doing so.
-
-        It can be reached at once: what it is sent waits until the new process gets round to it.
-        """
+        """Starts a tracker.  It can be reached at once: what it is sent waits until the new process gets round to it."""
         with (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
               socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as commands):
             try:
@@ -216,7 +217,7 @@ class ResourceTracker:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
-                time.sleep(_RETRY)  # The other one is between bind() and listen().
+                os.sched_yield()  # The last one is ending: the kernel has closed one of its sockets, and closes the other.
                 return
             listener.listen(socket.SOMAXCONN)
             self._pid = _spawn_tracker([listener.fileno(), commands.fileno()], _root_pid())
@@ -256,6 +257,21 @@ def _address():
     import _pyhost
     _pyhost.ensure_session()
     return b'\0pyhost-resource-tracker-%016x-%d' % (_pyhost.session_id(), os.geteuid())
+
+
+@contextmanager
+def _launching():
+    """One process of the session at a time; a process that dies in it makes room for the next."""
+    import _pyhost
+    fd = _pyhost.open_segment_file()
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # Closing would not do: a process forked meanwhile has the descriptor too.
+    finally:
+        os.close(fd)
 
 
 def _root_pid():

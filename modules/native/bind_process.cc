@@ -163,6 +163,13 @@ PyObject* SessionId(PyObject*, PyObject*) {
   return PyLong_FromUnsignedLongLong(session == nullptr ? 0 : session->segment().session_id());
 }
 
+PyObject* OpenSegmentFile(PyObject*, PyObject*) {
+  Session* session = EnsureSession();
+  if (session == nullptr) return nullptr;
+  absl::StatusOr<UniqueFd> file = session->OpenSegmentFile();
+  return file.ok() ? PyLong_FromLong(file->release()) : SetError(file.status());
+}
+
 PyObject* EnsureSessionFunction(PyObject*, PyObject*) {
   if (EnsureSession() == nullptr) return nullptr;
   Py_RETURN_NONE;
@@ -224,6 +231,8 @@ PyMethodDef kFunctions[] = {
     {"child_exit", ChildExit, METH_O, "Says with which code this process is about to leave."},
     {"host_id", CurrentHostId, METH_NOARGS, "Our id in the session; 0 without one."},
     {"session_id", SessionId, METH_NOARGS, "The session's random id; 0 without one."},
+    {"open_segment_file", OpenSegmentFile, METH_NOARGS,
+     "A new descriptor of the file that all processes of the session share: to be locked (flock), not to be changed."},
     {"ensure_session", EnsureSessionFunction, METH_NOARGS, "Creates the session if there is none."},
     {"set_name", SetName, METH_O, "The name by which messages call this process."},
     {"warn_once", WarnOnce, METH_O, "warn_once(key): True for the first caller in the whole session; key 0 ... 63."},

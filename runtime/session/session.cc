@@ -147,6 +147,15 @@ absl::StatusOr<SessionTicket> Session::TicketFor(HostId child) {
   return ticket;
 }
 
+absl::StatusOr<UniqueFd> Session::OpenSegmentFile() {
+  std::lock_guard<std::mutex> lock(descriptors_mutex_);
+  PYHOST_RETURN_IF_ERROR(Repair(&segment_file_, segment_number_, "segment"));
+  const std::string path = absl::StrCat("/proc/self/fd/", segment_file_.fd());
+  UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.valid()) return ErrnoStatus(errno, absl::StrCat("open ", path, ", the segment's file (is /proc mounted?)"));
+  return file;
+}
+
 absl::Status Session::Repair(GuardedDescriptor* descriptor, int number_there, std::string_view what) {
   if (descriptor->Intact()) return absl::OkStatus();
   auto lost = [&](const absl::Status& why) {

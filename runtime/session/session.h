@@ -83,6 +83,9 @@ class Session {
   // A ticket for `child`, whose descriptors are ours, checked: to be passed on under the same numbers.
   absl::StatusOr<SessionTicket> TicketFor(HostId child);
 
+  // The segment's file, opened anew (read-only, close-on-exec): something that all of the session can flock().
+  absl::StatusOr<UniqueFd> OpenSegmentFile();
+
   // Sends one datagram with descriptors to the supervisor.  Repairs a control socket that the program closed;
   // Unavailable, saying so, when the supervisor is gone.
   absl::Status SendToSupervisor(const ControlMessage& message, std::span<const int> fds, Wait wait);

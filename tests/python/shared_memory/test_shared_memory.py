@@ -308,6 +308,27 @@ print(first != r._resource_tracker._pid, r._resource_tracker._check_alive())
         self.assertEqual((code, output), (0, 'True True\n'))
         self.assertIn('process died unexpectedly', errors)
 
+    def test_processes_that_need_one_at_the_same_moment_share_it(self):
+        program = '''
+import multiprocessing, os
+from multiprocessing import resource_tracker as r
+def work(barrier, pids):
+    barrier.wait()
+    r.ensure_running()
+    pids.put(r._resource_tracker._pid)
+if __name__ == '__main__':
+    for method in ('spawn', 'fork'):
+        context = multiprocessing.get_context(method)
+        barrier, pids = context.Barrier(8), context.SimpleQueue()
+        children = [context.Process(target=work, args=(barrier, pids)) for _ in range(8)]
+        for child in children: child.start()
+        started = [pid for pid in (pids.get() for _ in children) if pid is not None]
+        for child in children: child.join()
+        print(len(started), all(child.exitcode == 0 for child in children))
+'''
+        # The first eight start one; for the next eight it is there.
+        self.assertEqual(run(program)[:2], (0, '1 True\n0 True\n'))
+
     def test_signals_that_a_terminal_sends_to_everybody_do_not_end_it(self):
         program = '''
 import os, signal, sys
