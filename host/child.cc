@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,8 +29,9 @@ namespace {
 using native::PyRef;
 
 // Runs the child's Python; the exit code it wants.
-int CallMain() {
-  PyRef module = PyRef::Steal(PyImport_ImportModule("multiprocessing.spawn"));
+int CallMain(std::string_view method) {
+  const char* name = method == "engine" ? "pyhost.engine" : "multiprocessing.spawn";
+  PyRef module = PyRef::Steal(PyImport_ImportModule(name));
   PyRef code = PyRef::Steal(module ? PyObject_CallMethod(module.get(), "_child_main", nullptr) : nullptr);
   long number = code ? PyLong_AsLong(code.get()) : -1;
   if (!PyErr_Occurred()) return static_cast<int>(number);
@@ -91,11 +93,12 @@ void RunForkedChild(std::vector<UniqueFd> received, const StandardFiles& streams
   }
   SetTitleOf(*session);
   PYHOST_CRASH_POINT("child-before-main");
-  int code = CallMain();
+  int code = CallMain(*method);
   // As in python3: a child of the forkserver method leaves without taking the server's modules apart.
-  if (*method == "spawn") code = FinalizeInterpreter(code);
+  const bool finalize = *method != "forkserver";
+  if (finalize) code = FinalizeInterpreter(code);
   session->Leave(code);
-  if (*method == "spawn") std::exit(code);
+  if (finalize) std::exit(code);
   _exit(code);
 }
 
@@ -113,7 +116,7 @@ int ChildMain(int argc, char** argv) {
   KeepCommandLine(argc, argv);
   SetTitleOf(**session);
   if (std::optional<int> code = StartInterpreter(command, StartedBy::kPyhost)) return *code;
-  int code = FinalizeInterpreter(CallMain());
+  int code = FinalizeInterpreter(CallMain(spec->method));
   (*session)->Leave(code);
   return code;
 }

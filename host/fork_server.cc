@@ -38,6 +38,8 @@ using native::PyRef;
 // What a child of the package needs before it knows what it is to do.  Modules of the standard library's and ours only.
 constexpr const char* kAlwaysImported[] = {"_pyhost", "multiprocessing.spawn", "multiprocessing.child_main",
                                            "multiprocessing.forkserver"};
+// ... and a worker of a C++ engine, which is to be up soon.
+constexpr const char* kImportedForEngines[] = {"_pyhost", "pyhost.engine"};
 
 // The signals that a terminal sends to everybody stay pending: a server ends when its supervisor lets go of it.
 void BlockGroupSignals() {
@@ -85,7 +87,10 @@ absl::Status Preload(const ServerSpec& spec, const std::string& name) {
 }
 
 absl::Status ImportAll(const ServerSpec& spec) {
-  for (const char* name : kAlwaysImported) PYHOST_RETURN_IF_ERROR(Import(name));
+  const bool engine = spec.method == "engine";
+  for (const char* name : engine ? std::span<const char* const>(kImportedForEngines) : kAlwaysImported) {
+    PYHOST_RETURN_IF_ERROR(Import(name));
+  }
   for (const std::string& name : spec.preload) PYHOST_RETURN_IF_ERROR(Preload(spec, name));
   if (HasThreads()) return absl::FailedPreconditionError("threads started with the interpreter: they would be lost in a fork");
   // Nothing of this is garbage, and a collection in a child would copy its pages.

@@ -61,6 +61,7 @@ int BindCondition(PyObject* module, ModuleState* state);  // and Event
 int BindBarrier(PyObject* module, ModuleState* state);
 int BindProcess(PyObject* module, ModuleState* state);
 int BindPool(PyObject* module, ModuleState* state);
+int BindEngine(PyObject* module, ModuleState* state);
 
 }  // namespace pyhost::native
 

@@ -247,7 +247,7 @@ void CallClient::DeliverReplies(std::vector<Message> messages) {
       NoteLost(message);
       Deliver(call, absl::OkStatus(), std::move(message));
     } else {
-      NoteReport(message);
+      NoteReport(std::move(message));
     }
   }
 }
@@ -260,8 +260,9 @@ void CallClient::NoteLost(const Message& message) {
   std::memcpy(&lost_->worker, reply->outcome.data(), sizeof(lost_->worker));
 }
 
-void CallClient::NoteReport(const Message& message) {
+void CallClient::NoteReport(Message message) {
   ++reports_;
+  if (sink_ != nullptr && !message.payload().empty()) return sink_->OnNotice(std::move(message));
   const absl::StatusOr<ReplyView> reply = ParseReply(message.payload());
   if (!reply.ok() || reply->kind != ReplyKind::kReport) return;  // Only to wake the leader.
   report_.assign(reinterpret_cast<const char*>(reply->outcome.data()), reply->outcome.size());
@@ -310,6 +311,16 @@ absl::Status CallClient::Await(Done done, Wait wait) {
 
 absl::Status CallClient::WaitForArrival(CallGroup& group, Wait wait) {
   return Await([&] { return group.arrived_.size() > group.taken_ || (group.outstanding_ == 0 && !group.open_); }, wait);
+}
+
+absl::Status CallClient::WaitForArrivalOr(CallGroup* group, const std::function<bool()>& or_else, Wait wait) {
+  return Await(
+      [&] {
+        const bool arrived = group != nullptr && (group->arrived_.size() > group->taken_ ||
+                                                  (group->outstanding_ == 0 && !group->open_));
+        return arrived || or_else();
+      },
+      wait);
 }
 
 absl::Status CallClient::WaitForAll(CallGroup& group, Wait wait) {

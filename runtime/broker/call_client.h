@@ -22,6 +22,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -67,6 +68,14 @@ class CallGroup {
   // Those before taken_ are gone.  (A deque would allocate half a kilobyte for the one arrival of most groups.)
   std::vector<Arrival> arrived_;
   size_t taken_ = 0;
+};
+
+// Gets what workers say for no call, instead of TakeReport(): reports, and what else their faces agree upon.
+class NoticeSink {
+ public:
+  virtual ~NoticeSink() = default;
+  // Under the client's lock: returns soon and calls nothing of the client.
+  virtual void OnNotice(Message notice) = 0;
 };
 
 struct LostCall {
@@ -125,6 +134,12 @@ class CallClient {
 
   // Waits until the group has something to take or nothing more will come.
   absl::Status WaitForArrival(CallGroup& group, Wait wait);
+  // ... or or_else(), which is called under this client's lock.  Null group: until or_else() alone.
+  absl::Status WaitForArrivalOr(CallGroup* group, const std::function<bool()>& or_else, Wait wait);
+  // Something changed that no reply tells: whoever waits looks again, the leader too, who sleeps on the reply queue.
+  void WakeWaiters() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Set before the first worker is started; outlives the client.
+  void SetNoticeSink(NoticeSink* sink) { sink_ = sink; }
   // Waits until all of the group's calls have arrived.
   absl::Status WaitForAll(CallGroup& group, Wait wait);
   std::vector<Arrival> Take(CallGroup& group, size_t max);
@@ -180,15 +195,13 @@ class CallClient {
   // The call is outstanding no more: its group and the index there; null when it was not.
   std::shared_ptr<CallGroup> Leave(CallId call, uint64_t* index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteLost(const Message& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void NoteReport(const Message& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteReport(Message message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DeliverReplies(std::vector<Message> messages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The leader's: looks through the hands for calls of dead workers that recovery could not report (no memory).
   void CollectLost() ABSL_LOCKS_EXCLUDED(mutex_);
   void Deliver(CallId call, absl::Status status, Message message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DeliverAll(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Ranges::iterator FindRange(uint64_t call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Something changed that no reply tells: wakes the leader too, who sleeps on the reply queue.
-  void WakeWaiters() ABSL_LOCKS_EXCLUDED(mutex_);
   void NoteIfFinished(const std::shared_ptr<CallGroup>& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Segment& segment_;
@@ -197,6 +210,7 @@ class CallClient {
   PoolView view_;
   Queue calls_;
   Queue replies_;
+  NoticeSink* sink_ = nullptr;
 
   WaitPoint progress_;  // followers: something arrived, or there is no leader
 

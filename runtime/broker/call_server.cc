@@ -163,9 +163,9 @@ absl::Status CallServer::ReportLost(ExitStatus status) {
   return Reply(ReplyKind::kLost, {&part, 1}, {});
 }
 
-absl::Status CallServer::Report(std::span<const std::byte> report) {
-  const ReplyHeader header{.kind = ReplyKind::kReport, .reserved = {}, .run_nanos = 0};
-  const std::array parts = {AsBytes(header), report};
+absl::Status CallServer::Notice(ReplyKind kind, std::span<const std::byte> notice) {
+  const ReplyHeader header{.kind = kind, .reserved = {}, .run_nanos = 0};
+  const std::array parts = {AsBytes(header), notice};
   return replies_.Push({.parts = parts, .handles = {}, .tag = 0}, Wait::Try());
 }
 

@@ -52,7 +52,9 @@ class CallServer {
   absl::Status ReportLost(ExitStatus status);
 
   // Tells the caller why this worker will not take calls (CallClient::TakeReport).
-  absl::Status Report(std::span<const std::byte> report);
+  absl::Status Report(std::span<const std::byte> report) { return Notice(ReplyKind::kReport, report); }
+  // Something else for no call; `kind` says what.
+  absl::Status Notice(ReplyKind kind, std::span<const std::byte> notice);
 
   CallId in_hand() const { return in_hand_; }
 

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -49,6 +50,24 @@ absl::StatusOr<UniqueFd> ReserveDescriptor() {
                                          limit.rlim_cur, ")"));
 }
 
+void Apply(const StartOverrides& overrides, StartAttributes* attributes, StartDescriptors* descriptors) {
+  if (overrides.environment) attributes->environment = *overrides.environment;
+  if (overrides.affinity) attributes->affinity = *overrides.affinity;
+  if (overrides.default_signals) attributes->ignored_signals = attributes->blocked_signals = 0;
+  if (overrides.data_limit != 0) {
+    rlimit& limit = attributes->limits[RLIMIT_DATA];
+    limit.rlim_max = std::min<rlim_t>(limit.rlim_max, overrides.data_limit);
+    limit.rlim_cur = std::min<rlim_t>(limit.rlim_cur, limit.rlim_max);
+  }
+  if (overrides.working_directory >= 0) {
+    descriptors->Replace(StartAttributes::kWorkingDirectory, overrides.working_directory);
+  }
+  for (int number = 0; number <= 2; ++number) {
+    const int ours = overrides.standard[static_cast<size_t>(number)];
+    if (ours >= 0) descriptors->Replace(number, ours);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ChildStart>> ChildStart::Create(Session* session, std::string_view name,
@@ -71,6 +90,7 @@ absl::StatusOr<ChildStart::Prepared> ChildStart::Prepare(const ServerSpec& serve
   PYHOST_ASSIGN_OR_RETURN(ServerProfile profile, ServerProfile::Capture(status));
   PYHOST_ASSIGN_OR_RETURN(StartAttributes attributes, StartAttributes::Capture(status));
   PYHOST_ASSIGN_OR_RETURN(StartDescriptors descriptors, StartDescriptors::Open(passed_));
+  if (overrides_) Apply(*overrides_, &attributes, &descriptors);
   attributes.descriptors = descriptors.numbers();
   uint64_t key = server.Key(attributes.environment);
   std::string head = StartPayload::EncodeHead(attributes.Encode(), server.Encode(), body.size());
@@ -81,6 +101,11 @@ absl::StatusOr<ChildStart::Prepared> ChildStart::Prepare(const ServerSpec& serve
   segment.hosts().SetPayload(id_, payload);
   PYHOST_CRASH_POINT("start-has-payload");
   bool served = session_->profile().CanServe(profile) && descriptors.fds().size() <= kMaxDescriptorsPerDatagram;
+  if (!served && overrides_) {
+    return absl::FailedPreconditionError(
+        "no fork server may start this child: since the session began this process has changed its user, groups, "
+        "capabilities, process group, session, namespaces, root directory, nice value or hard limits");
+  }
   return Prepared{key, served, std::move(descriptors)};
 }
 

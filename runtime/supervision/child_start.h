@@ -9,11 +9,16 @@
 #ifndef PYHOST_RUNTIME_SUPERVISION_CHILD_START_H_
 #define PYHOST_RUNTIME_SUPERVISION_CHILD_START_H_
 
+#include <sched.h>
+
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -28,6 +33,16 @@
 
 namespace pyhost {
 
+// What a child gets instead of what its starter has.
+struct StartOverrides {
+  std::optional<std::vector<std::string>> environment;
+  std::array<int, 3> standard = {-1, -1, -1};  // ours, to be its 0, 1 and 2; -1: as ours are
+  int working_directory = -1;                  // an open directory of ours
+  std::optional<cpu_set_t> affinity;
+  uint64_t data_limit = 0;       // bytes, RLIMIT_DATA; 0: ours
+  bool default_signals = false;  // none ignored, none blocked
+};
+
 class ChildStart {
  public:
   // `flags`: HostFlag bits.  ResourceExhausted when the host table is full.
@@ -41,6 +56,9 @@ class ChildStart {
   absl::Status Share(Handle handle);
   // The child will have this descriptor, under the same number.  It must stay open until Commit.
   void AddDescriptor(int fd) { passed_.push_back(fd); }
+  // The descriptors in it must stay open until Commit.  Only a fork server can give a child what its starter has not:
+  // where none may serve, Commit fails with FailedPrecondition.
+  void Override(StartOverrides overrides) { overrides_ = std::move(overrides); }
 
   // Starts it; `body` is for its Python.  Returns when its pid is known.  Errors have an errno where a system call
   // failed, and name the limit met.
@@ -74,6 +92,7 @@ class ChildStart {
   Session* const session_;
   const HostId id_;
   std::vector<int> passed_;
+  std::optional<StartOverrides> overrides_;
   bool ended_ = false;  // committed or aborted
 };
 

@@ -209,4 +209,14 @@ absl::StatusOr<StartDescriptors> StartDescriptors::Open(std::span<const int> pas
   return result;
 }
 
+void StartDescriptors::Replace(int number, int fd) {
+  const auto found = std::find(numbers_.begin(), numbers_.end(), number);
+  if (found != numbers_.end()) {
+    fds_[static_cast<size_t>(found - numbers_.begin())] = fd;
+    return;
+  }
+  numbers_.push_back(number);
+  fds_.push_back(fd);
+}
+
 }  // namespace pyhost

@@ -63,6 +63,8 @@ class StartDescriptors {
   static absl::StatusOr<StartDescriptors> Open(std::span<const int> passed);
   const std::vector<int>& numbers() const { return numbers_; }
   const std::vector<int>& fds() const { return fds_; }
+  // Sends `fd`, which stays the caller's, to be `number` in the child.
+  void Replace(int number, int fd);
 
  private:
   std::vector<int> numbers_;

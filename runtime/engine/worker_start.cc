@@ -1,0 +1,117 @@
+#include "runtime/engine/worker_start.h"
+
+#include <fcntl.h>
+#include <sched.h>
+
+#include <cerrno>
+#include <charconv>
+#include <filesystem>
+#include <span>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/base/status_util.h"
+#include "runtime/os/launcher.h"
+#include "runtime/os/unix_socket.h"
+#include "runtime/supervision/protocol.h"
+#include "runtime/supervision/wire.h"
+
+namespace pyhost {
+namespace {
+
+// Every processor that some thread of this process may use.
+cpu_set_t AllProcessors() {
+  cpu_set_t all;
+  CPU_ZERO(&all);
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task", error)) {
+    const std::string name = entry.path().filename().string();
+    pid_t thread = 0;
+    std::from_chars(name.data(), name.data() + name.size(), thread);
+    cpu_set_t of_thread;
+    if (sched_getaffinity(thread, sizeof(of_thread), &of_thread) == 0) CPU_OR(&all, &all, &of_thread);
+  }
+  return all;
+}
+
+bool IsVariable(std::string_view entry, std::string_view name) {
+  return entry.size() > name.size() && entry.starts_with(name) && entry[name.size()] == '=';
+}
+
+std::vector<std::string> EnvironmentFor(const Options& options) {
+  std::vector<std::string> environment = CurrentEnvironment();
+  const auto set = [&](const std::string& name, const std::string& value) {
+    std::erase_if(environment, [&](const std::string& entry) { return IsVariable(entry, name); });
+    if (!value.empty()) environment.push_back(absl::StrCat(name, "=", value));
+  };
+  for (const auto& [name, value] : options.environment) set(name, value);
+  if (!options.virtual_env.empty()) set("VIRTUAL_ENV", options.virtual_env);
+  return environment;
+}
+
+absl::StatusOr<UniqueFd> OpenFolder(const std::string& path) {
+  UniqueFd fd(open(path.empty() ? "." : path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) return ErrnoStatus(errno, absl::StrCat("the workers' working directory '", path, "'"));
+  return MoveToHighNumber(std::move(fd));
+}
+
+absl::StatusOr<UniqueFd> OpenNoInput() {
+  UniqueFd fd(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return ErrnoStatus(errno, "open /dev/null");
+  return MoveToHighNumber(std::move(fd));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WorkerStarter>> WorkerStarter::Create(Session* session, Handle pool,
+                                                                     const Options& options) {
+  std::unique_ptr<WorkerStarter> starter(new WorkerStarter(session, pool));
+  starter->options_ = options;
+  PYHOST_ASSIGN_OR_RETURN(starter->working_directory_, OpenFolder(options.working_directory));
+  PYHOST_ASSIGN_OR_RETURN(starter->no_input_, OpenNoInput());
+  StartOverrides& overrides = starter->overrides_;
+  overrides.environment = EnvironmentFor(options);
+  overrides.standard[0] = starter->no_input_.get();
+  overrides.working_directory = starter->working_directory_.get();
+  overrides.affinity = AllProcessors();
+  overrides.data_limit = options.worker_memory_limit;
+  overrides.default_signals = true;
+  return starter;
+}
+
+absl::StatusOr<std::unique_ptr<ChildProcess>> WorkerStarter::Start(int number, int output, Deadline deadline) {
+  PYHOST_ASSIGN_OR_RETURN(
+      std::unique_ptr<ChildStart> start,
+      ChildStart::Create(session_, absl::StrCat("worker ", number), static_cast<uint32_t>(HostFlag::kWorker)));
+  PYHOST_RETURN_IF_ERROR(start->Share(pool_));
+  StartOverrides overrides = overrides_;
+  overrides.standard[1] = overrides.standard[2] = output;
+  start->Override(std::move(overrides));
+  ServerSpec server;
+  server.program = session_->program();
+  server.method = "engine";
+  const std::string body = Body(number);
+  return start->Commit(server, std::as_bytes(std::span(body)), {deadline, nullptr});
+}
+
+// As modules/pyhost/engine.py reads it: names, each with its texts.
+std::string WorkerStarter::Body(int number) const {
+  WireWriter writer;
+  const std::vector<std::pair<std::string_view, std::vector<std::string>>> settings = {
+      {"pool", {absl::StrCat(pool_.value())}},
+      {"number", {absl::StrCat(number)}},
+      {"python_path", options_.python_path},
+      {"preload", options_.preload},
+      {"startup", options_.startup_code.empty() ? std::vector<std::string>() : std::vector{options_.startup_code}},
+  };
+  writer.Number(settings.size());
+  for (const auto& [name, texts] : settings) {
+    writer.Text(name);
+    writer.Texts(texts);
+  }
+  return writer.Take();
+}
+
+}  // namespace pyhost

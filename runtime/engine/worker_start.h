@@ -1,0 +1,48 @@
+// WorkerStarter: how a worker of a pool is started, the first time and each time that it is replaced.
+//
+// What workers inherit is what the engine had when the pool was started: environment, working directory, processors (all that
+// any thread of the engine may use, so that an engine that pins its threads does not pin its workers).  No signal is
+// ignored or blocked in them, whatever the engine does with its own.
+//
+// Used by one thread at a time.
+
+#ifndef PYHOST_RUNTIME_ENGINE_WORKER_START_H_
+#define PYHOST_RUNTIME_ENGINE_WORKER_START_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/base/deadline.h"
+#include "runtime/include/pyhost/options.h"
+#include "runtime/os/unique_fd.h"
+#include "runtime/session/session.h"
+#include "runtime/supervision/child_process.h"
+#include "runtime/supervision/child_start.h"
+
+namespace pyhost {
+
+class WorkerStarter {
+ public:
+  // Errors name the folder that cannot be opened.
+  static absl::StatusOr<std::unique_ptr<WorkerStarter>> Create(Session* session, Handle pool, const Options& options);
+
+  // `output`: the worker's descriptors 1 and 2; -1: the engine's own.
+  absl::StatusOr<std::unique_ptr<ChildProcess>> Start(int number, int output, Deadline deadline);
+
+ private:
+  WorkerStarter(Session* session, Handle pool) : session_(session), pool_(pool) {}
+  std::string Body(int number) const;
+
+  Session* const session_;
+  const Handle pool_;
+  Options options_;
+  StartOverrides overrides_;
+  UniqueFd working_directory_;
+  UniqueFd no_input_;
+};
+
+}  // namespace pyhost
+
+#endif  // PYHOST_RUNTIME_ENGINE_WORKER_START_H_
