@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "runtime/os/cgroup.h"
+#include "runtime/os/crowding.h"
 
 namespace pyhost {
 namespace {
@@ -39,10 +40,12 @@ int UsableCores() {
 
 bool SpinningPays() {
   if (spinning.load(std::memory_order_relaxed) == Spinning::kUnknown) RefreshUsableCores();
-  return spinning.load(std::memory_order_relaxed) == Spinning::kPays;
+  return spinning.load(std::memory_order_relaxed) == Spinning::kPays && !MachineIsCrowded();
 }
 
-bool SpinningMayPay() { return spinning.load(std::memory_order_relaxed) != Spinning::kDoesNotPay; }
+bool SpinningMayPay() {
+  return spinning.load(std::memory_order_relaxed) != Spinning::kDoesNotPay && !MachineWasCrowded();
+}
 
 void RefreshUsableCores() {
   spinning.store(UsableCores() >= 2 ? Spinning::kPays : Spinning::kDoesNotPay, std::memory_order_relaxed);

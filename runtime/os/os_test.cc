@@ -6,11 +6,15 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <memory>
+#include <optional>
 #include <thread>
+#include <vector>
 
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
 #include "runtime/os/cpu.h"
+#include "runtime/os/crowding.h"
 #include "runtime/os/fork_wiped_page.h"
 #include "runtime/os/futex.h"
 #include "runtime/os/process.h"
@@ -38,6 +42,31 @@ TEST(CpuTest, OneCoreMeansNoSpinning) {
     EXPECT_FALSE(SpinningPays());
   }),
             Exited(0));
+}
+
+TEST(CrowdingTest, RunnableThreadsAreTheFirstOfTheCounts) {
+  EXPECT_EQ(RunnableThreads("0.20 0.18 0.12 2/345 11206\n"), 2);
+  EXPECT_EQ(RunnableThreads("23.00 20.50 11.96 17/1612 20480"), 17);
+}
+
+TEST(CrowdingTest, TextThatSaysNothingOfThreadsIsNoCrowd) {
+  for (const char* text : {"", "0.20 0.18 0.12", "0.20 0.18 0.12 x/345 1", "0.20 0.18 0.12 2 1"}) {
+    EXPECT_EQ(RunnableThreads(text), std::nullopt) << text;
+  }
+}
+
+TEST(CrowdingTest, NobodySpinsBesideMoreBusyProcessesThanProcessors) {
+  std::vector<std::unique_ptr<Child>> busy;
+  for (long i = 0; i < 2 * sysconf(_SC_NPROCESSORS_ONLN) + 1; ++i) {
+    busy.push_back(std::make_unique<Child>([] {
+      for (;;) SpinPause();
+    }));
+  }
+  const Deadline deadline = Deadline::After(absl::Seconds(20));
+  while (!MachineIsCrowded() && !deadline.Expired()) {
+  }
+  EXPECT_TRUE(MachineIsCrowded());
+  EXPECT_FALSE(SpinningPays());
 }
 
 TEST(ProcessTest, ParsesNamesWithSpacesAndParentheses) {
