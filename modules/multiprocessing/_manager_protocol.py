@@ -12,10 +12,22 @@ a **session** of the calling thread: from then on it carries **calls** ``(object
     #UNSERIALIZABLE  the same, because the result could not be sent
 
 The standard library's managers speak the same.
+
+Where client and server are in one pyhost session (the reply to ``accept_connection`` names the server's), the client's
+first call is ``(None, '#LINE', (address,), {})``.  From then on the same calls and replies travel on a **line**, a pair
+of queues in shared memory, and the socket is closed.  A line ends with either process, and its thread in the server
+with the line.  On a line the requests ``incref``, ``decref`` and ``get_methods`` may also be sent as calls of no object.
 """
 
+import threading
+
+import _pyhost
+
 from . import connection
+from . import process
 from .context import reduction
+
+Line = _pyhost.Line
 
 __all__ = ()
 
@@ -83,32 +95,49 @@ class Transport:
     """How proxies of one process reach the server at one address.
 
     `local` is a thread-local: each thread has a session of its own, as the server may tie state to it (an RLock
-    belongs to the session that acquired it).  This class is the seam for a faster way within a session of pyhost.
+    belongs to the session that acquired it).  Its `connection` is what the session's calls travel on: a Connection, or,
+    where the server is in our pyhost session, a Line (see the module's text).
     """
 
-    def __init__(self, address, serializer, authkey, local):
+    def __init__(self, address, client, authkey, local):
         self._address = address
-        self._client = listener_client[serializer][1]
+        self._client = client
         self._authkey = authkey
         self._local = local
 
     def request(self, function, args=(), kwds={}):
         """Has the server run one of its public functions."""
+        line = getattr(self._local, 'connection', None)
+        if type(line) is Line and not line.busy:
+            return result_of(*self._exchange(line, (None, function, args, kwds)))
         conn = self._client(self._address, authkey=self._authkey)
         try:
             return dispatch(conn, None, function, args, kwds)
         finally:
             conn.close()
 
-    def call(self, ident, method, args, kwds, name):
-        """Calls a method of a shared object; returns the reply.  `name` is for the server's log."""
-        conn = getattr(self._local, 'connection', None)
-        if conn is None:
-            conn = self._open_session(name)
+    def call(self, ident, method, args, kwds):
+        """Calls a method of a shared object; returns the reply."""
+        try:
+            conn = self._local.connection
+        except AttributeError:
+            conn = self.open_session()
+        if type(conn) is Line:
+            if conn.busy:
+                return self._call_aside((ident, method, args, kwds))
+            return self._exchange(conn, (ident, method, args, kwds))
         if isinstance(conn, connection.Connection):
             return self._call_pickled(conn, (ident, method, args, kwds))
         conn.send((ident, method, args, kwds))
         return conn.recv()
+
+    def _exchange(self, line, call):
+        try:
+            return line.exchange(call)
+        except BaseException:
+            if line.closed:
+                self.close_session()
+            raise
 
     def _call_pickled(self, conn, call):
         pickled = reduction.ForkingPickler.dumps(call)
@@ -121,14 +150,33 @@ class Transport:
             raise
         return reduction.ForkingPickler.loads(reply)
 
-    def _open_session(self, name):
+    def _call_aside(self, call):
+        """For a signal handler that interrupted a call of its own thread: a session for this call alone."""
+        conn = self._connect()
+        try:
+            conn.send(call)
+            return conn.recv()
+        finally:
+            conn.close()
+
+    def _connect(self):
+        """A new session; its calls travel on what is returned."""
         conn = self._client(self._address, authkey=self._authkey)
         try:
-            dispatch(conn, None, 'accept_connection', (name,))
+            server_session = dispatch(conn, None, 'accept_connection', (_caller_name(),))
+            if server_session is None or server_session != _pyhost.session_id():
+                return conn
+            line = Line()
+            dispatch(conn, None, '#LINE', (line.address,))
         except BaseException:
             conn.close()
             raise
-        self._local.connection = conn
+        conn.close()
+        return line
+
+    def open_session(self):
+        """Opens the calling thread's session."""
+        self._local.connection = conn = self._connect()
         return conn
 
     def close_session(self):
@@ -136,3 +184,10 @@ class Transport:
         conn = self._local.__dict__.pop('connection', None)
         if conn is not None:
             conn.close()
+
+
+def _caller_name():
+    """What the server's log calls this thread."""
+    name = process.current_process().name
+    thread = threading.current_thread().name
+    return name if thread == 'MainThread' else f'{name}|{thread}'

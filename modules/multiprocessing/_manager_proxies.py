@@ -54,18 +54,20 @@ class BaseProxy:
             self._authkey = manager._authkey
         else:
             self._authkey = process.current_process().authkey
-        self._transport = Transport(token.address, serializer, self._authkey, self._tls)
+        self._transport = Transport(token.address, self._Client, self._authkey, self._tls)
         if incref:
             self._incref()
         util.register_after_fork(self, BaseProxy._after_fork)
 
     def _connect(self):
         """Opens the calling thread's connection to the server."""
-        self._transport._open_session(_caller_name())
+        self._transport.open_session()
 
     def _callmethod(self, methodname, args=(), kwds={}):
         """Calls a method of the object; returns a copy of its result, or a proxy if the type says so."""
-        kind, result = self._transport.call(self._id, methodname, args, kwds, _caller_name())
+        kind, result = self._transport.call(self._id, methodname, args, kwds)
+        if kind == '#RETURN':
+            return result
         if kind == '#PROXY':
             return self._proxy_for(*result)
         try:
@@ -105,16 +107,11 @@ class BaseProxy:
 
     @staticmethod
     def _decref(token, authkey, state, tls, idset, _Client):
-        from ._manager_protocol import dispatch
         idset.discard(token.id)
         if state is None or state.value == state.STARTED:
             try:
                 util.debug('DECREF %r', token.id)
-                conn = _Client(token.address, authkey=authkey)
-                try:
-                    dispatch(conn, None, 'decref', (token.id,))
-                finally:
-                    conn.close()
+                Transport(token.address, _Client, authkey, tls).request('decref', (token.id,))
             except Exception as error:
                 util.debug('... decref failed %s', error)
         else:
@@ -156,13 +153,6 @@ class BaseProxy:
             return repr(self)[:-1] + "; '__str__()' failed>"
 
 
-def _caller_name():
-    """What the server's log calls this thread."""
-    name = process.current_process().name
-    thread = threading.current_thread().name
-    return name if thread == 'MainThread' else f'{name}|{thread}'
-
-
 def RebuildProxy(func, token, serializer, kwds):
     """Unpickles a proxy."""
     current = process.current_process()
@@ -197,7 +187,8 @@ def AutoProxy(token, serializer, manager=None, authkey=None, exposed=None, incre
     if authkey is None:
         authkey = process.current_process().authkey if manager is None else manager._authkey
     if exposed is None:
-        exposed = Transport(token.address, serializer, authkey, None).request('get_methods', (token,))
+        client = listener_client[serializer][1]
+        exposed = Transport(token.address, client, authkey, None).request('get_methods', (token,))
     proxy_type = MakeProxyType(f'AutoProxy[{token.typeid}]', exposed)
     proxy = proxy_type(token, serializer, manager=manager, authkey=authkey, incref=incref, manager_owned=manager_owned)
     proxy._isauto = True

@@ -9,10 +9,12 @@ import sys
 import threading
 from traceback import format_exc
 
+import _pyhost
+
 from . import connection
 from . import process
 from . import util
-from ._manager_protocol import Token, listener_client
+from ._manager_protocol import Line, Token, listener_client
 from .context import reduction
 
 __all__ = ()
@@ -43,6 +45,7 @@ class Server:
 
     public = ['shutdown', 'create', 'accept_connection', 'get_methods', 'debug_info', 'number_of_objects', 'dummy',
               'incref', 'decref']
+    _requests_in_session = {'incref', 'decref', 'get_methods'}
 
     def __init__(self, registry, address, authkey, serializer):
         if not isinstance(authkey, bytes):
@@ -154,13 +157,19 @@ class Server:
     # ---- Sessions
 
     def accept_connection(self, c, name):
-        """Makes the connection the session of one thread of a client's."""
+        """Makes the connection the session of one thread of a client's; its reply names our pyhost session."""
         threading.current_thread().name = name
-        c.send(('#RETURN', None))
+        c.send(('#RETURN', _pyhost.session_id() if self._serializer == 'pickle' else None))
         self.serve_client(c)
 
     def serve_client(self, conn):
-        """Carries out the calls of one session; raises SystemExit at its end."""
+        """Carries out the calls of one session, on a connection or line; raises SystemExit at its end."""
+        try:
+            self._serve_client(conn)
+        finally:
+            conn.close()
+
+    def _serve_client(self, conn):
         thread = threading.current_thread().name
         util.debug('starting server thread to service %r', thread)
         while not self.stop_event.is_set():
@@ -175,6 +184,10 @@ class Server:
             else:
                 reply = self._reply_to(conn, call)
                 del call
+                if reply[0] == '#LINE':
+                    conn.send(('#RETURN', None))
+                    conn.close()
+                    self.serve_client(reply[1])
             try:
                 self._send_reply(conn, reply)
             except Exception as error:
@@ -187,6 +200,8 @@ class Server:
     def _reply_to(self, conn, call):
         try:
             ident, name, args, kwds = call
+            if ident is None:
+                return self._reply_to_request(conn, name, args, kwds)
             obj, exposed, method_to_typeid = self._entry(ident)
             if name in exposed and hasattr(obj, name):
                 return self._call_method(conn, obj, name, args, kwds, method_to_typeid)
@@ -198,6 +213,13 @@ class Server:
             return '#RETURN', fallback(self, conn, ident, obj, *args, **kwds)
         except Exception:
             return '#TRACEBACK', format_exc()
+
+    def _reply_to_request(self, conn, name, args, kwds):
+        if name == '#LINE':
+            return '#LINE', Line.attach(*args)
+        if name not in self._requests_in_session:
+            raise ValueError(f'{name!r} is no request for a session')
+        return '#RETURN', getattr(self, name)(conn, *args, **kwds)
 
     def _call_method(self, conn, obj, name, args, kwds, method_to_typeid):
         try:

@@ -32,7 +32,7 @@ int BindExceptions(PyObject* module, ModuleState* state) {
 int Execute(PyObject* module) {
   RegisterObjectKinds();
   auto* state = new (PyModule_GetState(module)) ModuleState();
-  for (auto bind : {BindExceptions, BindShared, BindPickling, BindMemory, BindQueue, BindLock, BindSemaphore,
+  for (auto bind : {BindExceptions, BindShared, BindPickling, BindMemory, BindQueue, BindLine, BindLock, BindSemaphore,
                     BindCondition, BindBarrier, BindProcess, BindPool, BindEngine}) {
     if (bind(module, state) < 0) return -1;
   }

@@ -89,7 +89,12 @@ absl::Status Queue::PopInto(PopRequest& request, Wait wait) {
   // Not by way of Readable(): with a backlog, the consumers' own copy of the tail says that there is more.
   if (TakeSome(request, QueueCount{0})) return request.status;
   if (!wait.deadline.is_immediate() && PopSoon(request)) return request.status;
-  absl::Status waited = state_->readable.Await(me_, wait, [&] { return TryPop(request); });
+  absl::Status waited = state_->readable.Await(
+      me_, wait, [&] { return TryPop(request); },
+      [&] {
+        CloseIfPartnerIsGone();
+        return absl::OkStatus();
+      });
   if (waited.ok()) return request.status;
   return Annotate(waited, absl::StrFormat("pop from %s, which is empty", handle_.ToString()));
 }

@@ -6,6 +6,7 @@
 #include "runtime/queue/chunk.h"
 #include "runtime/queue/ends.h"
 #include "runtime/queue/queue_layout.h"
+#include "runtime/segment/host_table.h"
 #include "runtime/segment/object_table.h"
 #include "runtime/segment/segment.h"
 
@@ -61,6 +62,29 @@ void Queue::Close() {
 }
 
 bool Queue::closed() const { return state_->closed.load(std::memory_order_acquire) != 0; }
+
+absl::Status Queue::EndWith(HostId host) {
+  for (std::atomic<uint32_t>& place : state_->ends_with) {
+    uint32_t none = 0;
+    if (place.compare_exchange_strong(none, host.value())) return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      absl::StrFormat("%s ends with two hosts already", handle_.ToString()));
+}
+
+HostId Queue::Partner(HostId one) const {
+  const HostId first = HostId::FromValue(state_->ends_with[0].load());
+  const HostId second = HostId::FromValue(state_->ends_with[1].load());
+  return first == one ? second : first;
+}
+
+// Recovery closes it (queue_kind.cc).  This is for the case that nobody is left who would recover anything.
+void Queue::CloseIfPartnerIsGone() {
+  for (const std::atomic<uint32_t>& place : state_->ends_with) {
+    const HostId host = HostId::FromValue(place.load());
+    if (host && host != me_ && !closed() && segment_->hosts().ProcessIsGone(host)) Close();
+  }
+}
 
 // The head first: it can only fall behind the tail meanwhile.
 uint64_t Queue::depth() const {

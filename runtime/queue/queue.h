@@ -134,6 +134,12 @@ class Queue {
   bool empty() const { return depth() == 0; }
   uint64_t max_items() const;
 
+  // The queue closes when `host` ends, in whatever way: nobody waits for a partner who is gone.  For two hosts at most
+  // (FailedPrecondition for a third); each is said before the other can use the queue.
+  absl::Status EndWith(HostId host);
+  // The other one of the two: none if there is none yet.
+  HostId Partner(HostId one) const;
+
   // Waits until a Pop would find something (or the queue is closed), taking nothing.
   absl::Status WaitReadable(Wait wait);
 
@@ -156,6 +162,7 @@ class Queue {
   absl::Status PopInto(PopRequest& request, Wait wait);
   bool PopSoon(PopRequest& request);
   bool TryPop(PopRequest& request);
+  void CloseIfPartnerIsGone();
   bool TakeSome(PopRequest& request, QueueCount seen_tail);
   void TakeUnderLock(PopRequest& request, QueueCount seen_tail);
 

@@ -57,6 +57,10 @@ void Destroy(Segment& segment, HostId me, Handle handle) {
   VisitChunks(segment, *state, end_transit);
 }
 
+bool EndsWith(const QueueState& state, HostId host) {
+  return state.ends_with[0].load() == host.value() || state.ends_with[1].load() == host.value();
+}
+
 void Recover(Segment& segment, HostId me, Handle handle, HostId dead) {
   QueueState* state = StateOf(segment, handle);
   if (state == nullptr) return;
@@ -71,6 +75,9 @@ void Recover(Segment& segment, HostId me, Handle handle, HostId dead) {
   // It may have died between its commit and the wake-up, or with a wake-up in hand.
   state->readable.Recover(dead);
   state->writable.Recover(dead);
+  if (EndsWith(*state, dead)) {
+    if (absl::StatusOr<Queue> queue = Queue::Open(segment, me, handle); queue.ok()) queue->Close();
+  }
 }
 
 void VisitTransits(Segment& segment, HostId me, Handle handle,

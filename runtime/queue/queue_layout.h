@@ -63,7 +63,8 @@ struct QueueState {
   std::atomic<uint32_t> bounded;  // 1: producers may wait for room; constant
   QueuePosition heads[2];         // heads[head.side] is where the next frame is read
   uint64_t known_tail;            // copy of `tail`
-  uint64_t reserved2[2];
+  std::atomic<uint32_t> ends_with[2];  // HostIds whose end closes the queue, 0 = none; each set once
+  uint64_t reserved2;
 
   // Line 3: written by consumers, read by producers.
   alignas(64) std::atomic<uint64_t> head;  // commit word of pop

@@ -470,6 +470,49 @@ TEST_F(QueueTest, MessagesPassBetweenProcesses) {
   temp_.Bury(id, end);
 }
 
+TEST_F(QueueTest, EndsWithItsPartners) {
+  Queue queue = NewQueue();
+  ASSERT_OK(queue.EndWith(me()));
+  EXPECT_FALSE(queue.Partner(me())) << "none yet";
+  HostId id;
+  auto child = temp_.StartHost(
+      [&](HostId self) {
+        Queue inherited = *Queue::Open(segment(), self, queue.handle());
+        ASSERT_OK(inherited.EndWith(self));
+        EXPECT_EQ(inherited.Partner(self), me());
+        EXPECT_TRUE(absl::IsFailedPrecondition(inherited.EndWith(self))) << "two at most";
+        ASSERT_OK(Push(inherited, "last words"));
+        raise(SIGKILL);
+      },
+      &id);
+  std::thread waiting([&] {
+    EXPECT_EQ(PopText(queue, Wait::Forever()), "last words");
+    EXPECT_TRUE(absl::IsOutOfRange(queue.Pop(Wait::Forever()).status())) << "nobody waits for the dead";
+  });
+  const auto end = child->Reap();
+  EXPECT_EQ(queue.Partner(me()), id);
+  temp_.Bury(id, end);
+  waiting.join();
+  EXPECT_TRUE(absl::IsFailedPrecondition(Push(queue, "too late")));
+}
+
+TEST_F(QueueTest, WaiterFindsADeadPartnerByItself) {
+  Queue queue = NewQueue();
+  HostId id;
+  auto child = temp_.StartHost([&](HostId self) { ASSERT_OK(Queue::Open(segment(), self, queue.handle())->EndWith(self)); },
+                               &id);
+  const auto end = child->Reap();
+  EXPECT_TRUE(absl::IsOutOfRange(queue.Pop(Wait::Forever()).status())) << "without any recovery";
+  temp_.Bury(id, end);
+}
+
+TEST_F(QueueTest, OutlivesOtherHosts) {
+  Queue queue = NewQueue();
+  ASSERT_OK(queue.EndWith(me()));
+  EXPECT_EQ(temp_.RunHost([&](HostId) {}), Exited(0));
+  EXPECT_FALSE(queue.closed());
+}
+
 TEST_F(QueueTest, ManyProducersAndConsumersLoseAndInventNothing) {
   constexpr int kThreads = 4, kMessages = 5'000;
   for (uint64_t bound : {0, 3}) {
