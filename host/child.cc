@@ -83,7 +83,7 @@ bool StandardFiles::Same(const StandardFiles& other, int number) const {
          (mine.st_dev == theirs.st_dev && mine.st_ino == theirs.st_ino && mine.st_rdev == theirs.st_rdev);
 }
 
-void RunForkedChild(std::vector<UniqueFd> received, const StandardFiles& streams) {
+void RunForkedChild(std::vector<UniqueFd> received, const StandardFiles& streams, InterpreterSnapshot& snapshot) {
   Session* session = Session::Current();
   absl::StatusOr<std::string> method = TakeOver(*session, std::move(received), streams);
   if (!method.ok()) {
@@ -96,7 +96,7 @@ void RunForkedChild(std::vector<UniqueFd> received, const StandardFiles& streams
   int code = CallMain(*method);
   // As in python3: a child of the forkserver method leaves without taking the server's modules apart.
   const bool finalize = *method != "forkserver";
-  if (finalize) code = FinalizeInterpreter(code);
+  if (finalize) code = *method == "spawn" ? snapshot.End(code) : FinalizeInterpreter(code);
   session->Leave(code);
   if (finalize) std::exit(code);
   _exit(code);

@@ -9,6 +9,7 @@
 #include <array>
 #include <vector>
 
+#include "host/child_exit.h"
 #include "runtime/os/unique_fd.h"
 
 namespace pyhost::host {
@@ -23,8 +24,9 @@ struct StandardFiles {
 };
 
 // In a fork of a server that has adopted its record: takes over `received`, the start's descriptors, runs, and ends the
-// process.  `streams`: what the server's streams were made for.
-[[noreturn]] void RunForkedChild(std::vector<UniqueFd> received, const StandardFiles& streams);
+// process.  `streams`: what the server's streams were made for; `snapshot`: how its interpreter was.
+[[noreturn]] void RunForkedChild(std::vector<UniqueFd> received, const StandardFiles& streams,
+                                 InterpreterSnapshot& snapshot);
 
 // The internal mode `child`: a launch that inherited everything from its starter.
 int ChildMain(int argc, char** argv);

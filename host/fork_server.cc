@@ -19,6 +19,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "host/child.h"
+#include "host/child_exit.h"
 #include "host/internal_arguments.h"
 #include "host/interpreter.h"
 #include "host/interpreter_state.h"
@@ -49,13 +50,6 @@ void BlockGroupSignals() {
   sigprocmask(SIG_BLOCK, &set, nullptr);
 }
 
-// Threads of the interpreter.  A library's own (OpenBLAS starts some at import) are its own business, as in python3:
-// those libraries stop them before a fork and start them again after it.
-bool HasThreads() {
-  PyThreadState* first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
-  return first != nullptr && PyThreadState_Next(first) != nullptr;
-}
-
 absl::Status Import(const char* name) {
   return PyRef::Steal(PyImport_ImportModule(name)) ? absl::OkStatus() : TakePythonError(name);
 }
@@ -81,32 +75,37 @@ absl::Status Preload(const ServerSpec& spec, const std::string& name) {
                                                 main_name.get(), path.get()));
   // A module that fails shows why, as in python3, and is left to the children.
   if (!done) PyErr_Print();
-  if (!HasThreads()) return absl::OkStatus();
+  // A library's own threads (OpenBLAS starts some at import) are its own business, as in python3: those libraries stop
+  // them before a fork and start them again after it.
+  if (!HasOtherThreads()) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("preloaded module '", name, "' started a thread, which no fork would have; start it in a function"));
 }
 
-absl::Status ImportAll(const ServerSpec& spec) {
+// What every child begins with.
+absl::StatusOr<InterpreterSnapshot> ImportAll(const ServerSpec& spec) {
   const bool engine = spec.method == "engine";
   for (const char* name : engine ? std::span<const char* const>(kImportedForEngines) : kAlwaysImported) {
     PYHOST_RETURN_IF_ERROR(Import(name));
   }
   for (const std::string& name : spec.preload) PYHOST_RETURN_IF_ERROR(Preload(spec, name));
-  if (HasThreads()) return absl::FailedPreconditionError("threads started with the interpreter: they would be lost in a fork");
+  if (HasOtherThreads()) return absl::FailedPreconditionError("threads started with the interpreter: they would be lost in a fork");
+  absl::StatusOr<InterpreterSnapshot> snapshot = InterpreterSnapshot::Take();
   // Nothing of this is garbage, and a collection in a child would copy its pages.
   PyRef gc = PyRef::Steal(PyImport_ImportModule("gc"));
   if (!gc || !PyRef::Steal(PyObject_CallMethod(gc.get(), "freeze", nullptr))) return TakePythonError("gc.freeze");
-  return absl::OkStatus();
+  return snapshot;
 }
 
 class ForkServer {
  public:
-  ForkServer(Session* session, UniqueFd socket, UniqueFd children, const StandardFiles& streams, absl::Status refusal)
+  ForkServer(Session* session, UniqueFd socket, UniqueFd children, const StandardFiles& streams,
+             absl::StatusOr<InterpreterSnapshot> snapshot)
       : session_(session),
         socket_(std::move(socket)),
         children_(std::move(children)),
         streams_(streams),
-        refusal_(std::move(refusal)) {}
+        snapshot_(std::move(snapshot)) {}
 
   // Until the supervisor closes its end.
   void Serve() {
@@ -127,7 +126,7 @@ class ForkServer {
     if (received->end_of_file) return false;
     if (received->size != sizeof(message) || message.type != MessageType::kStart) return true;
     HostId host = HostId::FromValue(message.host);
-    absl::Status status = refusal_.ok() ? received->descriptors : refusal_;
+    absl::Status status = snapshot_.ok() ? received->descriptors : snapshot_.status();
     if (status.ok()) {
       Fork(host, std::move(received->fds));
     } else {
@@ -160,7 +159,7 @@ class ForkServer {
     PyOS_AfterFork_Child();
     // Another fork has adopted the record already: this one was never asked for.
     if (!(session_->me() == host)) _exit(0);
-    RunForkedChild(std::move(fds), streams_);
+    RunForkedChild(std::move(fds), streams_, *snapshot_);
   }
 
   static absl::Status ForkError(int error) {
@@ -196,7 +195,7 @@ class ForkServer {
   UniqueFd socket_;
   UniqueFd children_;
   const StandardFiles streams_;
-  const absl::Status refusal_;
+  absl::StatusOr<InterpreterSnapshot> snapshot_;  // or why nothing can be started
   std::map<pid_t, HostId> pids_;
 };
 
@@ -230,11 +229,11 @@ int ForkServerMain(int argc, char** argv) {
   ArmCrashPoint(spec.method);
   StandardFiles streams = StandardFiles::Now();
   if (std::optional<int> code = StartInterpreter(command, StartedBy::kPyhost)) return *code;
-  absl::Status refusal = ImportAll(spec);
+  absl::StatusOr<InterpreterSnapshot> snapshot = ImportAll(spec);
   absl::StatusOr<UniqueFd> children = OpenChildSignal();
   if (!children.ok()) return ReportInternalError("fork server", children.status());
   LeaveStandardStreams();
-  ForkServer(*session, std::move(socket), *std::move(children), streams, refusal).Serve();
+  ForkServer(*session, std::move(socket), *std::move(children), streams, std::move(snapshot)).Serve();
   int code = spec.preload.empty() ? 0 : FinalizeInterpreter(0);
   (*session)->Leave(code);
   _exit(code);

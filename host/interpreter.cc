@@ -154,6 +154,11 @@ int CallEntry(const char* module, const char* function) {
   return result ? 0 : ReportException();
 }
 
+bool HasOtherThreads() {
+  PyThreadState* first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+  return first != nullptr && PyThreadState_Next(first) != nullptr;
+}
+
 int FinalizeInterpreter(int exit_code) { return Py_FinalizeEx() < 0 ? kFlushFailed : exit_code; }
 
 }  // namespace pyhost::host

@@ -36,6 +36,9 @@ enum class StartedBy { kUser, kPyhost };
 // traceback goes to stderr.  The interpreter stays up.
 [[nodiscard]] int CallEntry(const char* module, const char* function);
 
+// Whether Python threads run besides this one.
+[[nodiscard]] bool HasOtherThreads();
+
 // Runs atexit functions, waits for non-daemon threads, flushes the standard streams and ends the interpreter.
 // Returns exit_code, or 120 where the streams could not be flushed, as python3 does.
 [[nodiscard]] int FinalizeInterpreter(int exit_code);
