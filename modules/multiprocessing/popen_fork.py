@@ -7,6 +7,7 @@
 import atexit
 import os
 import signal
+import sys
 import threading
 
 from . import process, util
@@ -153,3 +154,7 @@ def _warn_of_threads():
         f'({", ".join(sorted(others))}); a lock that one of them holds stays locked in the child for ever.  '
         'Use the start method spawn or forkserver, or fork before starting threads.',
         RuntimeWarning, filename, line, module)
+    if sys.version_info >= (3, 12):  # what os.fork() says from then on, for who filters or expects it
+        warnings.warn_explicit(
+            f'This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to deadlocks in the child.',
+            DeprecationWarning, filename, line, module)

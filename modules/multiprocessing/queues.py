@@ -43,6 +43,7 @@ class Queue:
 
     def _reset(self):
         self._closed = False
+        self._used = False  # this process has put something in: only then does close() end empty(), as in python3
         self._reader = _QueueEnd()
         self._writer = _QueueEnd()
 
@@ -61,6 +62,7 @@ class Queue:
         """
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
+        self._used = True
         self._queue.put(obj, block, timeout, self._on_queue_feeder_error)
 
     def get(self, block=True, timeout=None):
@@ -77,6 +79,7 @@ class Queue:
         """
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
+        self._used = True
         return self._queue.put_many(objects, block, timeout)
 
     def get_many(self, maximum, block=True, timeout=None):
@@ -99,6 +102,8 @@ class Queue:
         return self._queue.qsize()
 
     def empty(self):
+        if self._closed and self._used:
+            raise OSError(f"Queue {self!r} is closed")
         return self._queue.empty()
 
     def full(self):

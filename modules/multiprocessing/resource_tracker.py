@@ -88,6 +88,7 @@ class ResourceTracker:
         self._identity = None  # What they are: the program may have closed them, and their numbers may be reused
         self._pid = None       # Of the tracker if it is our child
         self._exitcode = None
+        self._use_simple_format = True  # A name of CPython's, whose tests set it; there is one format here.
         os.register_at_fork(after_in_child=self._after_fork)
 
     def _after_fork(self):

@@ -72,9 +72,14 @@ def run(program, module, time_limit, selection=()):
 
 
 def excluded_tests():
+    """The names in excluded.txt that hold for this version."""
     with open(os.path.join(HERE, 'excluded.txt')) as file:
-        lines = [line.split('#')[0].strip() for line in file]
-    return [line for line in lines if line]
+        lines = [line.split('#')[0].split() for line in file]
+    return [name for name, *since in filter(None, lines) if sys.version_info >= version(*since)]
+
+
+def version(text='3.0'):
+    return tuple(map(int, text.split('.')))
 
 
 def is_excluded(test, patterns):

@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 
-from multiprocessing import executor_worker, pool_outcomes, pool_service, util
+from multiprocessing import pool_outcomes, pool_service, util
 from multiprocessing.pool_outcomes import WorkerLostError
 
 from ._process_errors import Loss
@@ -29,7 +29,7 @@ _GRACE = 2.0
 class Crew:
     """Up to `limit` workers that serve `client`'s calls."""
 
-    def __init__(self, client, executor, make_process, limit):
+    def __init__(self, client, executor, start_worker, limit):
         self.client = client
         self.calls = {}  # number of an unsettled call -> its future
         self.processes = {}  # pid -> process; those that ended in the end stay
@@ -37,12 +37,13 @@ class Crew:
         self.done = threading.Event()  # no worker is left and none will come
         self._pid = os.getpid()
         self._executor = weakref.ref(executor)
-        self._make_process = make_process
+        self._spawn = start_worker  # a started process from the arguments of executor_worker.worker
         self._limit = limit
         self._arguments = (client.server, executor._initializer, executor._initargs, executor._max_tasks_per_child)
         self._max_tasks = executor._max_tasks_per_child
         self._state = RUN
         self._alive = []
+        self.forced = False  # all workers are being ended: none is replaced
         self._served = False  # by the pool service
         self._lock = threading.RLock()
 
@@ -66,9 +67,7 @@ class Crew:
                 self._have_served()
 
     def _start_worker(self):
-        process = self._make_process(target=executor_worker.worker, args=self._arguments)
-        process._pyhost_worker = True
-        process.start()
+        process = self._spawn(self._arguments)
         self._alive.append(process)
         self.processes[process.pid] = process
 
@@ -91,7 +90,7 @@ class Crew:
                 self._forget(process)
             if self.loss is None and self._max_tasks:
                 self._replace()
-            if not self._alive and (self._state != RUN or self.loss is not None):
+            if not self._alive and (self._state != RUN or self.loss is not None or self.forced):
                 self._end()
 
     def _forget(self, process):
@@ -106,6 +105,8 @@ class Crew:
             del self.processes[process.pid]
 
     def _replace(self):
+        if self.forced:
+            return
         try:
             for _ in range(min(self._limit - len(self._alive), self.client.queued)):
                 self._start_worker()
@@ -116,7 +117,8 @@ class Crew:
 
     def _end(self):
         if self.loss is None and self.client.queued:
-            text = 'all workers ended before the calls were done'
+            text = ('the executor was forcefully shut down' if self.forced else 'all workers ended')
+            text += ' before the calls were done'
             self._break(Loss(text, lambda: WorkerLostError(text)))
         self.done.set()
 

@@ -21,7 +21,7 @@ from concurrent.futures import _base
 import multiprocessing
 from multiprocessing import guard
 from multiprocessing.executor_worker import process_chunk as _process_chunk
-from multiprocessing.executor_worker import worker as _process_worker  # noqa: F401 (known here)
+from multiprocessing.executor_worker import worker as _process_worker
 
 from ._process_crew import Crew
 from ._process_errors import (BrokenProcessPool, CallUnreadableError, _ExceptionWithTraceback,  # noqa: F401
@@ -113,6 +113,43 @@ class _CallQueue:
         """Nothing to do."""
 
     cancel_join_thread = join_thread
+
+
+class _ThreadWakeup:
+    """A pipe by which a thread wakes another that waits for its reader; of the standard library's executor."""
+
+    def __init__(self):
+        self._closed = False
+        self._lock = threading.Lock()
+        self._reader, self._writer = multiprocessing.Pipe(duplex=False)
+
+    def wakeup(self):
+        """Makes the reader readable."""
+        with self._lock:
+            if not self._closed:
+                self._writer.send_bytes(b'')
+
+    def clear(self):
+        """Makes the reader wait again."""
+        if self._closed:
+            raise RuntimeError('operation on closed _ThreadWakeup')
+        while self._reader.poll():
+            self._reader.recv_bytes()
+
+    def close(self):
+        """Closes both ends."""
+        with self._lock:
+            self._closed = True
+            self._writer.close()
+            self._reader.close()
+
+
+def _spawn_worker(mp_context, arguments):
+    """A new worker, started: of all executors, for who wants to see or prevent it."""
+    process = mp_context.Process(target=_process_worker, args=arguments)
+    process._pyhost_worker = True
+    process.start()
+    return process
 
 
 class _ExecutorManager:
@@ -235,7 +272,8 @@ class ProcessPoolExecutor(_base.Executor):
                 return self._desk
             import _pyhost
             client = _pyhost.CallClient(cancellable=_CANCELLABLE)
-            crew = Crew(client, self, self._mp_context.Process, self._max_workers)
+            mp_context = self._mp_context
+            crew = Crew(client, self, lambda arguments: _spawn_worker(mp_context, arguments), self._max_workers)
             desk = Desk(crew)
             if not self._safe_to_dynamically_spawn_children:
                 crew.start_all()
@@ -253,6 +291,16 @@ class ProcessPoolExecutor(_base.Executor):
         if self._has_ended:
             return None
         return self._crew.known_processes() if self._crew is not None else {}
+
+    @property
+    def _force_shutting_down(self):
+        """Whether all workers are being ended: none of them is replaced any more."""
+        return self._crew is not None and self._crew.forced
+
+    @_force_shutting_down.setter
+    def _force_shutting_down(self, forced):
+        if self._crew is not None:
+            self._crew.forced = forced
 
     @property
     def _pending_work_items(self):
@@ -293,6 +341,7 @@ class ProcessPoolExecutor(_base.Executor):
     def _force_shutdown(self, operation):
         if operation not in (_TERMINATE, _KILL):
             raise ValueError(f'Unsupported operation: {operation!r}')
+        self._force_shutting_down = True
         processes = list((self._processes or {}).values())
         self.shutdown(wait=False, cancel_futures=True)
         for process in processes:

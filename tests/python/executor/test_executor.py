@@ -442,6 +442,22 @@ class PyhostTest(ExecutorCase):
         executor.shutdown()
         self.assertEqual(len({call.result() for call in calls}), 2)
 
+    def test_no_worker_is_replaced_while_all_are_being_ended(self):
+        executor = self.executor(1, max_tasks_per_child=1)
+        calls = [executor.submit(pid_after, 0.5) for _ in range(3)]
+        executor._force_shutting_down = True  # as terminate_workers() does before it ends them
+        calls[0].result(SOON)
+        for call in calls[1:]:
+            with self.assertRaisesRegex(BrokenProcessPool, 'forcefully shut down'):
+                call.result(SOON)
+
+    def test_max_tasks_per_child_without_the_executor(self):
+        executor = futures.ProcessPoolExecutor(1, multiprocessing.get_context(self.method), max_tasks_per_child=1)
+        calls = [executor.submit(pid_after, 0.1) for _ in range(3)]
+        del executor
+        gc.collect()
+        self.assertEqual(len({call.result(SOON) for call in calls}), 3)
+
     def test_map_with_a_buffer(self):
         executor = self.executor(1)
         read = []

@@ -140,6 +140,18 @@ class QueueCases:
         with self.assertRaises(queue.Empty):
             box.get(timeout=-1)
 
+    def test_only_a_used_queue_is_no_longer_asked_whether_it_is_empty_once_it_is_closed(self):
+        queue = self.context.Queue()
+        queue.close()
+        queue.join_thread()
+        self.assertTrue(queue.empty())
+        queue = self.context.Queue()
+        queue.put('something')
+        queue.close()
+        queue.join_thread()
+        with self.assertRaisesRegex(OSError, 'is closed'):
+            queue.empty()
+
     def test_a_closed_queue_refuses_put_and_get(self):
         box = self.context.Queue()
         box.put('kept')
