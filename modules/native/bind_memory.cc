@@ -1,6 +1,7 @@
 #include <cstddef>
 #include <span>
 
+#include "modules/native/buffer_view.h"
 #include "modules/native/memory_object.h"
 #include "modules/native/session_access.h"
 #include "modules/native/shared_object.h"
@@ -62,7 +63,20 @@ Py_ssize_t Length(PyObject* self) {
   return FindBlock(AsMemory(self)) ? static_cast<Py_ssize_t>(AsMemory(self)->block.size()) : -1;
 }
 
+// offset_of(buffer): where a buffer begins in this memory, or None when it is elsewhere.
+PyObject* OffsetOf(PyObject* self, PyObject* object) {
+  MemoryObject* memory = AsMemory(self);
+  BufferView view;
+  if (!FindBlock(memory) || !view.Acquire(object, PyBUF_FULL_RO)) return nullptr;
+  const std::byte* begin = view.bytes().data();
+  const std::byte* end = memory->block.data() + memory->block.size();
+  if (begin < memory->block.data() || begin > end || view.bytes().size() > static_cast<size_t>(end - begin)) Py_RETURN_NONE;
+  return PyLong_FromSsize_t(begin - memory->block.data());
+}
+
 PyMethodDef kMethods[] = {
+    {"offset_of", OffsetOf, METH_O,
+     "offset_of(buffer): where the buffer begins in this memory, in bytes; None when it lies elsewhere."},
     {"__reduce__", ReduceShared, METH_NOARGS, "Travels by handle, inside the session only."},
     {nullptr, nullptr, 0, nullptr},
 };

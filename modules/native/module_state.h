@@ -41,7 +41,8 @@ struct ModuleState {
   PyRef forking_pickler;      // multiprocessing.reduction.ForkingPickler as it was at first use
   PyRef reduction_module;
   PyRef copyreg_table;
-  PyRef merged_table;         // copyreg's table with ForkingPickler's reducers on top
+  PyRef array_reducers;       // type -> reducer, set by pyhost.arrays; from the module's start on
+  PyRef merged_table;         // copyreg's table, those of arrays, and ForkingPickler's reducers on top
 };
 
 extern PyModuleDef kModuleDef;

@@ -174,20 +174,25 @@ bool IsMerged(PyObject* table, PyObject* above, PyObject* merged) {
   return true;
 }
 
-// copyreg's table with ForkingPickler's own reducers on top, as one plain dict, which the C pickler looks up fastest.
-// Rebuilt when either changed; both are small.
+// copyreg's table, the reducers of shared arrays, and ForkingPickler's own on top, as one plain dict, which the C pickler
+// looks up fastest.  Rebuilt when one of them changed; all are small.
 PyObject* DispatchTable(ModuleState* state) {
   PyObject* merged = state->merged_table.get();
   PyObject* base = state->copyreg_table.get();
+  PyObject* arrays = state->array_reducers.get();
   PyRef extra = PyRef::Steal(PyObject_GetAttrString(state->forking_pickler.get(), "_extra_reducers"));
   if (!extra) return nullptr;
   if (!PyDict_Check(extra.get())) {
     PyErr_SetString(PyExc_TypeError, "ForkingPickler._extra_reducers must be a dict");
     return nullptr;
   }
-  if (!IsMerged(extra.get(), nullptr, merged) || !IsMerged(base, extra.get(), merged)) {
+  if (!IsMerged(extra.get(), nullptr, merged) || !IsMerged(arrays, extra.get(), merged) ||
+      !IsMerged(base, extra.get(), merged)) {
     PyDict_Clear(merged);
-    if (PyDict_Update(merged, base) < 0 || PyDict_Update(merged, extra.get()) < 0) return nullptr;
+    if (PyDict_Update(merged, base) < 0 || PyDict_Update(merged, arrays) < 0 ||
+        PyDict_Update(merged, extra.get()) < 0) {
+      return nullptr;
+    }
   }
   return PyErr_Occurred() ? nullptr : merged;
 }
@@ -317,7 +322,9 @@ PyObject* Unpickle(ModuleState* state, Message&& message, std::span<const std::b
 int BindPickling(PyObject* module, ModuleState* state) {
   state->writer_type = PyRef::Steal(PyType_FromModuleAndSpec(module, &kWriterSpec, nullptr));
   state->payload_type = PyRef::Steal(PyType_FromModuleAndSpec(module, &kPayloadSpec, nullptr));
-  return state->writer_type && state->payload_type ? 0 : -1;
+  state->array_reducers = PyRef::Steal(PyDict_New());
+  if (!state->writer_type || !state->payload_type || !state->array_reducers) return -1;
+  return PyModule_AddObjectRef(module, "_array_reducers", state->array_reducers.get());
 }
 
 }  // namespace pyhost::native

@@ -261,6 +261,15 @@ NodeIndex Attach(Call& call) {
   return array.ok() ? call.graph.AddArray(*std::move(array)) : kNoNode;
 }
 
+// pyhost.arrays.copied(bytearray, dtype, shape): what we write ourselves for an array that is not shared.
+NodeIndex Copied(Call& call) {
+  const std::optional<std::string_view> bytes = call.arguments.Text(0, NodeKind::kByteArray);
+  const std::optional<std::string_view> name = call.arguments.Text(1, NodeKind::kString);
+  const std::optional<DType> dtype = name ? DTypeOfName(*name) : std::nullopt;
+  std::optional<std::vector<int64_t>> shape = call.arguments.Shape(2);
+  return bytes && dtype && shape ? ArrayOfBytes(call.graph, *dtype, *std::move(shape), *bytes) : kNoNode;
+}
+
 // ---- The table --------------------------------------------------------------------------------------------------------
 
 struct Known {
@@ -284,6 +293,7 @@ constexpr Known kKnown[] = {
     {"numpy.core.numeric", "_frombuffer", NumpyFromBuffer},
     {"_pyhost", "_rebuild", Block},
     {"pyhost.arrays", "attach", Attach},
+    {"pyhost.arrays", "copied", Copied},
 };
 
 struct GlobalName {

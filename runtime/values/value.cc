@@ -12,6 +12,8 @@ template <typename... F>
 struct Overloaded : F... {
   using F::operator()...;
 };
+template <typename... F>
+Overloaded(F...) -> Overloaded<F...>;  // clang 14 does not find it by itself.
 
 bool WriteAll(ValueWriter& writer, const std::vector<Value>& items) {
   return internal::WriteItems(writer, items);
