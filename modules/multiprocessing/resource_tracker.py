@@ -28,6 +28,7 @@ Once names can be registered with the session's supervisor, only `_launch` and `
 import errno
 import fcntl
 import os
+import select
 import signal
 import socket
 import struct
@@ -88,15 +89,17 @@ class ResourceTracker:
         self._identity = None  # What they are: the program may have closed them, and their numbers may be reused
         self._pid = None       # Of the tracker if it is our child
         self._exitcode = None
+        self._waitpid_timed_out = False  # The last _stop() gave up waiting.
         self._use_simple_format = True  # A name of CPython's, whose tests set it; there is one format here.
         os.register_at_fork(after_in_child=self._after_fork)
 
     def _after_fork(self):
         self._lock._at_fork_reinit()
         self._depth = 0
+        self._pid = None  # Our parent's child.
 
-    def _stop(self):
-        """Disconnects and, if the tracker is our child, waits for its end."""
+    def _stop(self, *, wait_timeout=None):
+        """Disconnects and, if the tracker is our child, waits for its end, at most `wait_timeout` seconds."""
         with self._lock:
             if self._depth:
                 raise ReentrantCallError('Reentrant call into the multiprocessing resource tracker')
@@ -106,9 +109,11 @@ class ResourceTracker:
                 os.write(self._fd, b'DETACH:0:noop\n')
             self._close()
             if self._pid is not None:
-                _, status = os.waitpid(self._pid, 0)
-                self._pid = None
-                self._exitcode = os.waitstatus_to_exitcode(status)
+                pid, self._pid, self._exitcode = self._pid, None, None
+                self._waitpid_timed_out = not _ends_within(wait_timeout, pid)
+                if not self._waitpid_timed_out:
+                    _, status = os.waitpid(pid, 0)
+                    self._exitcode = os.waitstatus_to_exitcode(status)
 
     def getfd(self):
         """The descriptor that leads to the tracker."""
@@ -258,6 +263,19 @@ def _address():
     import _pyhost
     _pyhost.ensure_session()
     return b'\0pyhost-resource-tracker-%016x-%d' % (_pyhost.session_id(), os.geteuid())
+
+
+def _ends_within(seconds, pid):
+    """Waits for the end of our child `pid`, which is left to be reaped; false when that takes longer."""
+    if seconds is None:
+        return True
+    process = os.pidfd_open(pid)
+    try:
+        poller = select.poll()
+        poller.register(process, select.POLLIN)
+        return bool(poller.poll(1000 * seconds))
+    finally:
+        os.close(process)
 
 
 @contextmanager

@@ -329,6 +329,25 @@ if __name__ == '__main__':
         # The first eight start one; for the next eight it is there.
         self.assertEqual(run(program)[:2], (0, '1 True\n0 True\n'))
 
+    def test_the_wait_for_its_end_can_be_limited(self):
+        program = '''
+import os
+from multiprocessing import resource_tracker as r
+r.ensure_running()
+reader, writer = os.pipe()
+if os.fork() == 0:
+    os.close(writer)
+    os.read(reader, 1)  # Connected as long as its parent wants.
+    os._exit(0)
+r._resource_tracker._stop(wait_timeout=0.2)
+print(r._resource_tracker._waitpid_timed_out, r._resource_tracker._exitcode)
+os.close(writer)
+r.ensure_running()
+r._resource_tracker._stop(wait_timeout=60)
+print(r._resource_tracker._waitpid_timed_out, r._resource_tracker._exitcode)
+'''
+        self.assertEqual(run(program)[:2], (0, 'True None\nFalse 0\n'))
+
     def test_signals_that_a_terminal_sends_to_everybody_do_not_end_it(self):
         program = '''
 import os, signal, sys
