@@ -1,58 +1,88 @@
 """Queues between processes: `Queue`, `JoinableQueue`, `SimpleQueue`.
 
-`Queue` rides a queue of the session's shared memory (`_pyhost.Queue`): `put` returns with the message already there, so
+They ride a queue of the session's shared memory (`_pyhost.Queue`): `put` returns with the message already there, so
 there is no feeder thread, nothing to flush at exit, and a producer can be joined before its messages were read.
+
+A subclass that overrides or uses what only a queue over a pipe has rides a pipe (`_pipe_queue.py`).  That is decided
+when the subclass is defined, and stands in its `_through_pipe`.
 
 Process and thread safety: every method may be called from any thread of any process that has the queue.
 """
 
+import functools
 import types
 from queue import Empty, Full
 
 import _pyhost
 
-from . import connection
 from . import context
+from ._pipe_queue import PipeQueue, PipeSimpleQueue, _sentinel, uses_internals
 
 __all__ = ['Queue', 'SimpleQueue', 'JoinableQueue']
 
 _ForkingPickler = context.reduction.ForkingPickler
 
 
-class _QueueEnd:
-    """What programs that reach for `queue._reader` or `queue._writer` expect of it: it can be closed."""
+class _SegmentQueue:
+    """What Queue and SimpleQueue have in common; `_queue` is the native queue, None where a pipe is used."""
 
-    def __init__(self):
-        self.closed = False
+    _through_pipe = False
+    _queue = None
 
-    def close(self):
-        self.closed = True
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls._through_pipe = cls._through_pipe or uses_internals(cls)
+
+    # Made when asked for: few programs do.  A pipe-backed queue has attributes of these names.
+    @functools.cached_property
+    def _reader(self):
+        from ._queue_ends import QueueReader
+        return QueueReader(self._queue)
+
+    @functools.cached_property
+    def _writer(self):
+        from ._queue_ends import QueueWriter
+        return QueueWriter(self._queue)
+
+    def _close_ends(self):
+        for name in '_reader', '_writer':
+            end = vars(self).get(name)
+            if end is not None:
+                end.close()
+        self._queue.close_gets()
+        self._queue.close_puts()
 
 
-class Queue:
+class Queue(_SegmentQueue, PipeQueue):
     """A first-in-first-out queue of pickled objects.
 
     `maxsize` <= 0 means unbounded (the session's memory limit is the bound: `put` raises MemoryError).
     """
 
+    _closed = False
+    _ignore_epipe = False
+
     def __init__(self, maxsize=0, *, ctx):
         self._maxsize = maxsize if maxsize > 0 else _pyhost.SEM_VALUE_MAX
-        self._queue = _pyhost.Queue(maxsize if maxsize > 0 else 0)
-        self._ignore_epipe = False
-        self._reset()
-
-    def _reset(self):
-        self._closed = False
-        self._used = False  # this process has put something in: only then does close() end empty(), as in python3
-        self._reader = _QueueEnd()
-        self._writer = _QueueEnd()
+        if self._through_pipe:
+            self._open_pipe(ctx)
+        else:
+            self._queue = _pyhost.Queue(maxsize if maxsize > 0 else 0)
 
     def __getstate__(self):
+        if self._queue is None:
+            return self._pipe_state()
         return self._ignore_epipe, self._maxsize, self._queue
 
     def __setstate__(self, state):
-        self._ignore_epipe, self._maxsize, self._queue = state
-        self._reset()
+        if self._through_pipe:
+            self._set_pipe_state(state)
+        else:
+            self._ignore_epipe, self._maxsize, self._queue = state
+
+    def _check_open(self):
+        if self._closed:
+            raise ValueError(f"Queue {self!r} is closed")
 
     def put(self, obj, block=True, timeout=None):
         """Pickle `obj` and put it in.
@@ -61,14 +91,17 @@ class Queue:
         reported on stderr (`_on_queue_feeder_error`) and not put.
         """
         if self._closed:
-            raise ValueError(f"Queue {self!r} is closed")
-        self._used = True
-        self._queue.put(obj, block, timeout, self._on_queue_feeder_error)
+            self._check_open()
+        if self._queue is None:
+            return self._pipe_put(obj, block, timeout)
+        self._queue.put(obj, block, timeout, self)
 
     def get(self, block=True, timeout=None):
         """Take the oldest object; waits while there is none, at most `timeout` seconds; raises queue.Empty."""
         if self._closed:
-            raise ValueError(f"Queue {self!r} is closed")
+            self._check_open()
+        if self._queue is None:
+            return self._pipe_get(block, timeout)
         return self._queue.get(block, timeout)
 
     def put_many(self, objects, block=True, timeout=None):
@@ -77,9 +110,9 @@ class Queue:
         All are pickled first: when one cannot be, its error is raised and none is put.  Returns how many were put:
         fewer than given when a bounded queue stayed full for `timeout` seconds; raises queue.Full when it was none.
         """
-        if self._closed:
-            raise ValueError(f"Queue {self!r} is closed")
-        self._used = True
+        self._check_open()
+        if self._queue is None:
+            return self._pipe_put_many(objects, block, timeout)
         return self._queue.put_many(objects, block, timeout)
 
     def get_many(self, maximum, block=True, timeout=None):
@@ -88,8 +121,9 @@ class Queue:
         Waits (as `get`) only for the first.  When an object cannot be unpickled, the exception carries those taken
         before it as its attribute `received`; the others stay in the queue.
         """
-        if self._closed:
-            raise ValueError(f"Queue {self!r} is closed")
+        self._check_open()
+        if self._queue is None:
+            return self._pipe_get_many(maximum, block, timeout)
         return self._queue.get_many(maximum, block, timeout)
 
     def get_nowait(self):
@@ -99,35 +133,46 @@ class Queue:
         return self.put(obj, False)
 
     def qsize(self):
-        return self._queue.qsize()
+        return self._pipe_qsize() if self._queue is None else self._queue.qsize()
 
     def empty(self):
-        if self._closed and self._used:
-            raise OSError(f"Queue {self!r} is closed")
+        if self._queue is None:
+            return not self._poll()
+        # python3's is closed for good once its feeder thread has begun.
+        if self._closed and self._queue.was_put:
+            raise OSError(f'{self!r} is closed')
         return self._queue.empty()
 
     def full(self):
-        return self._queue.full()
+        return self._sem._semlock._is_zero() if self._queue is None else self._queue.full()
 
     def close(self):
         """This process will neither put nor get any more.  What it has put stays in the queue."""
+        if self._queue is None:
+            return self._pipe_close()
         self._closed = True
-        self._reader.close()
-        self._writer.close()
+        self._close_ends()
 
     def join_thread(self):
         """Returns at once: `put` leaves nothing behind that would have to be waited for."""
         assert self._closed, f"Queue {self!r} not closed"
+        if self._queue is None:
+            self._pipe_join_thread()
 
     def cancel_join_thread(self):
         """Has no effect: there is no thread whose end an exit waits for."""
+        if self._queue is None:
+            self._pipe_cancel_join_thread()
 
     def _terminate_broken(self):
-        self.close()
+        if self._queue is None:
+            self._pipe_terminate_broken()
+        else:
+            self.close()
 
     @staticmethod
     def _on_queue_feeder_error(e, obj):
-        """Hook: `obj` could not be pickled and was not put.  concurrent.futures overrides it."""
+        """Hook: `obj` could not be pickled and was not put.  A subclass that overrides it is called by a feeder thread."""
         import traceback
         traceback.print_exception(e)
 
@@ -195,37 +240,48 @@ class JoinableQueue(Queue):
                 self._cond.wait()
 
 
-class SimpleQueue:
-    """A pipe with a lock at each end; `_reader` can be polled together with other descriptors."""
+class SimpleQueue(_SegmentQueue, PipeSimpleQueue):
+    """A queue with put(), get() and empty() only; never full."""
 
     def __init__(self, *, ctx):
-        self._reader, self._writer = connection.Pipe(duplex=False)
-        self._rlock = ctx.Lock()
-        self._wlock = ctx.Lock()
+        if self._through_pipe:
+            self._open_pipe(ctx)
+        else:
+            self._queue = _pyhost.Queue()
 
     def __getstate__(self):
-        context.assert_spawning(self)
-        return self._reader, self._writer, self._rlock, self._wlock
+        return self._pipe_state() if self._queue is None else self._queue
 
     def __setstate__(self, state):
-        self._reader, self._writer, self._rlock, self._wlock = state
+        if self._through_pipe:
+            self._set_pipe_state(state)
+        else:
+            self._queue = state
 
     def close(self):
-        self._reader.close()
-        self._writer.close()
+        """This process will neither put nor get any more."""
+        if self._queue is None:
+            self._reader.close()
+            self._writer.close()
+        else:
+            self._close_ends()
 
     def empty(self):
-        return not self._reader.poll()
+        if self._queue is None:
+            return not self._poll()
+        if self._queue.gets_closed:
+            raise OSError(f'{self!r} is closed')
+        return self._queue.empty()
 
     def get(self):
-        with self._rlock:
-            pickled = self._reader.recv_bytes()
-        # User code runs in loads(): not under the lock.
-        return _ForkingPickler.loads(pickled)
+        """Take the oldest object; waits while there is none."""
+        return self._pipe_get() if self._queue is None else self._queue.get()
 
     def put(self, obj):
-        pickled = _ForkingPickler.dumps(obj)
-        with self._wlock:
-            self._writer.send_bytes(pickled)
+        """Pickle `obj` and put it in; raises what pickling raises."""
+        if self._queue is None:
+            self._pipe_put(obj)
+        else:
+            self._queue.put(obj)
 
     __class_getitem__ = classmethod(types.GenericAlias)

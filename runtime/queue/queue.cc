@@ -1,5 +1,7 @@
 #include "runtime/queue/queue.h"
 
+#include <atomic>
+
 #include "absl/strings/str_format.h"
 #include "runtime/base/crash_point.h"
 #include "runtime/base/status_util.h"
@@ -97,12 +99,19 @@ uint64_t Queue::popped() const { return ObserveHead(*state_).messages(); }
 uint64_t Queue::max_items() const { return state_->max_messages.load(std::memory_order_relaxed); }
 
 absl::Status Queue::WaitReadable(Wait wait) {
+  static constexpr std::atomic<bool> kNever{false};
+  return WaitReadable(wait, kNever);
+}
+
+absl::Status Queue::WaitReadable(Wait wait, const std::atomic<bool>& stopped) {
   absl::Status waited =
-      state_->readable.Await(me_, wait, [&] { return Readable() || closed(); });
+      state_->readable.Await(me_, wait, [&] { return Readable() || closed() || stopped.load(); });
   // A wake-up that reached this one is passed on: it takes nothing.
   state_->readable.Notify();
   if (waited.ok()) return waited;
   return Annotate(waited, absl::StrFormat("wait for %s, which is empty", handle_.ToString()));
 }
+
+void Queue::WakeConsumers() { state_->readable.NotifyAll(); }
 
 }  // namespace pyhost

@@ -16,6 +16,7 @@
 #ifndef PYHOST_RUNTIME_QUEUE_QUEUE_H_
 #define PYHOST_RUNTIME_QUEUE_QUEUE_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -142,6 +143,10 @@ class Queue {
 
   // Waits until a Pop would find something (or the queue is closed), taking nothing.
   absl::Status WaitReadable(Wait wait);
+  // The same, and ends with OkStatus too once `stopped` is true: who sets it calls WakeConsumers() then, which has
+  // everybody look again who waits for a message.
+  absl::Status WaitReadable(Wait wait, const std::atomic<bool>& stopped);
+  void WakeConsumers();
 
  private:
   Queue(Segment* segment, HostId me, Handle handle, QueueState* state)

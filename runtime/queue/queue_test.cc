@@ -3,6 +3,7 @@
 #include "runtime/queue/queue.h"
 
 #include <array>
+#include <atomic>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -385,6 +386,19 @@ TEST_F(QueueTest, WaitReadableTakesNothing) {
   EXPECT_EQ(PopText(queue), "a");
   queue.Close();
   EXPECT_OK(queue.WaitReadable(Wait::Forever()));
+}
+
+TEST_F(QueueTest, OneWhoLooksCanBeStoppedAndTheOthersWaitOn) {
+  Queue queue = NewQueue();
+  std::atomic<bool> stopped{false};
+  std::thread looker([&] { EXPECT_OK(queue.WaitReadable(Wait::Forever(), stopped)); });
+  std::thread taker([&] { EXPECT_EQ(PopText(queue, Wait::Forever()), "a"); });
+  while (Sleepers(queue) < 2) absl::SleepFor(absl::Microseconds(50));
+  stopped.store(true);
+  queue.WakeConsumers();
+  looker.join();
+  ASSERT_OK(Push(queue, "a"));
+  taker.join();
 }
 
 TEST_F(QueueTest, OneWhoLooksDoesNotSwallowTheWakeUpOfOneWhoTakes) {

@@ -3,13 +3,11 @@
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import unittest
 
-UNDER_PYHOST = 'pyhost' in os.path.basename(sys.executable)
-SECONDS = 60
+from context_cases import SECONDS, UNDER_PYHOST, ContextCases, bind
 
 
 def add_under_lock(lock, value, times):
@@ -55,34 +53,15 @@ def meet(barrier, results):
         results.put('broken')
 
 
-class SynchronizeCases:
-    method = None
-
-    def setUp(self):
-        self.context = multiprocessing.get_context(self.method)
-        self.children = []
-
-    def tearDown(self):
-        for child in self.children:
-            child.join(SECONDS)
-            self.assertIsNotNone(child.exitcode, f'{child} still runs')
-
-    def start(self, target, *args):
-        child = self.context.Process(target=target, args=args)
-        child.start()
-        self.children.append(child)
-        return child
-
+class SynchronizeCases(ContextCases):
     def test_a_lock_lets_one_in_at_a_time(self):
         for make in self.context.Lock, self.context.RLock, self.context.Semaphore, self.context.BoundedSemaphore:
             with self.subTest(make.__name__):
                 lock, value = make(), self.context.Value('i', 0, lock=False)
                 for _ in range(3):
                     self.start(add_under_lock, lock, value, 500)
-                for child in self.children:
-                    child.join(SECONDS)
+                self.join_children()
                 self.assertEqual(value.value, 1500)
-                self.children.clear()
 
     def test_a_held_lock_is_not_given_twice(self):
         lock, held, go_on = self.context.Lock(), self.context.Event(), self.context.Event()
@@ -212,14 +191,7 @@ class PyhostSynchronizeCases:
             lock.release()
 
 
-def bind():
-    for method in multiprocessing.get_all_start_methods():
-        bases = (SynchronizeCases, PyhostSynchronizeCases) if UNDER_PYHOST else (SynchronizeCases,)
-        name = f'SynchronizeTest_{method}'
-        globals()[name] = type(name, (*bases, unittest.TestCase), {'method': method, '__module__': __name__})
-
-
-bind()
+bind(globals(), 'SynchronizeTest', SynchronizeCases, *([PyhostSynchronizeCases] if UNDER_PYHOST else []))
 
 if __name__ == '__main__':
     unittest.main()
