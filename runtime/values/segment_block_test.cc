@@ -146,6 +146,21 @@ TEST_F(SharedArrayTest, AReadOnlyViewStaysOne) {
   EXPECT_TRUE(Pop<SharedArray<const int>>(queue).ok());
 }
 
+TEST_F(SharedArrayTest, RowsArePartOfTheSameMemory) {
+  Queue queue = NewQueue();
+  SharedArray<float> array = New<float>({4, 3});
+  absl::StatusOr<SharedArray<float>> rows = array.Rows(1, 2);
+  ASSERT_TRUE(rows.ok()) << rows.status();
+  EXPECT_EQ(rows->data(), array.data() + 3);
+  EXPECT_THAT(rows->shape(), ElementsAre(2, 3));
+  ASSERT_TRUE(Push(queue, *EncodeValue(*rows)).ok());
+  EXPECT_EQ(Pop<SharedArray<float>>(queue)->data(), array.data() + 3);
+  EXPECT_EQ(array.Rows(4, 0)->size(), 0u);
+  EXPECT_EQ(array.Rows(3, 2).status().message(), "no 2 rows from row 3 on in float32[4, 3]");
+  EXPECT_FALSE(array.Rows(-1, 1).ok());
+  EXPECT_FALSE(New<float>({}).Rows(0, 1).ok());
+}
+
 TEST_F(SharedArrayTest, TheSameArrayTwiceIsCarriedOnce) {
   SharedArray<int> array = New<int>({10});
   const EncodedValue encoded = *EncodeArguments(array, std::vector{array, array});

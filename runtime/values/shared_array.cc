@@ -113,6 +113,19 @@ AnyArray AnyArray::ReadOnly() const {
   return array;
 }
 
+absl::StatusOr<AnyArray> AnyArray::Rows(int64_t first, int64_t count) const {
+  if (shape_.empty() || first < 0 || count < 0 || first > shape_[0] || count > shape_[0] - first) {
+    return absl::InvalidArgumentError(absl::StrCat("no ", count, " rows from row ", first, " on in ", Describe()));
+  }
+  AnyArray rows = *this;
+  if (shape_[0] == 0) return rows;
+  const size_t row = size_ / static_cast<size_t>(shape_[0]);
+  rows.shape_[0] = count;
+  rows.size_ = row * static_cast<size_t>(count);
+  rows.data_ = static_cast<std::byte*>(data_) + row * static_cast<size_t>(first) * DTypeSize(dtype_);
+  return rows;
+}
+
 std::string AnyArray::Describe() const { return DescribeArray(dtype_, shape_); }
 
 namespace internal {

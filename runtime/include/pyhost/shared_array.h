@@ -111,6 +111,9 @@ class AnyArray {
   size_t offset() const;                                   // bytes from the block's start
 
   AnyArray ReadOnly() const;
+  // Part of the same memory: `count` rows (of the first dimension) from row `first` on.  InvalidArgument when there are not
+  // that many.
+  absl::StatusOr<AnyArray> Rows(int64_t first, int64_t count) const;
   // "float32[1024, 1024]"
   std::string Describe() const;
 
@@ -152,6 +155,13 @@ class SharedArray {
   int64_t shape(size_t dimension) const { return any_.shape()[dimension]; }
   bool shared() const { return any_.shared(); }
   const AnyArray& any() const { return any_; }
+
+  // Part of the same array: `count` rows (of the first dimension) from row `first` on.
+  absl::StatusOr<SharedArray> Rows(int64_t first, int64_t count) const {
+    absl::StatusOr<AnyArray> rows = any_.Rows(first, count);
+    if (!rows.ok()) return rows.status();
+    return SharedArray(*std::move(rows));
+  }
 
   T* begin() const { return data(); }
   T* end() const { return data() + size(); }
