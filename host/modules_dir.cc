@@ -26,9 +26,18 @@ fs::path ModulesOf(const fs::path& folder) {
   return (folder / PYHOST_INSTALLED_MODULES).lexically_normal();
 }
 
+std::string& OtherProgram() {
+  static std::string* program = new std::string;
+  return *program;
+}
+
 }  // namespace
 
-std::string RunningProgram() { return Resolved("/proc/self/exe").string(); }
+std::string RunningProgram() {
+  return Resolved(OtherProgram().empty() ? fs::path("/proc/self/exe") : fs::path(OtherProgram())).string();
+}
+
+void SetProgram(const std::string& program) { OtherProgram() = program; }
 
 ModulesDir FindModulesDir(const std::string& other_folder) {
   ModulesDir result;

@@ -24,6 +24,9 @@ ModulesDir FindModulesDir(const std::string& other_folder);
 // Absolute path of the running program, symbolic links resolved; empty where /proc is not mounted.
 std::string RunningProgram();
 
+// In an engine's process the running program is not pyhost: this is.  Before the first use of the others.
+void SetProgram(const std::string& program);
+
 }  // namespace pyhost::host
 
 #endif  // PYHOST_HOST_MODULES_DIR_H_
