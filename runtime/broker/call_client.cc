@@ -123,6 +123,14 @@ void CallClient::Withdraw(CallId first, uint64_t count) {
   WakeWaiters();
 }
 
+void CallClient::Settle(CallId call, const absl::Status& status) {
+  {
+    MutexLock lock(mutex_);
+    Deliver(call, status, Message());
+  }
+  WakeWaiters();
+}
+
 void CallClient::Abandon(CallGroup& group) {
   std::vector<Arrival> dropped;  // Freed after the lock.
   MutexLock lock(mutex_);
@@ -313,14 +321,16 @@ absl::Status CallClient::WaitForArrival(CallGroup& group, Wait wait) {
   return Await([&] { return group.arrived_.size() > group.taken_ || (group.outstanding_ == 0 && !group.open_); }, wait);
 }
 
-absl::Status CallClient::WaitForArrivalOr(CallGroup* group, const std::function<bool()>& or_else, Wait wait) {
-  return Await(
-      [&] {
-        const bool arrived = group != nullptr && (group->arrived_.size() > group->taken_ ||
-                                                  (group->outstanding_ == 0 && !group->open_));
-        return arrived || or_else();
-      },
-      wait);
+absl::Status CallClient::WaitForAllOr(CallGroup* group, const std::function<bool()>& or_else, Wait wait) {
+  return Await([&] { return (group != nullptr && group->outstanding_ == 0 && !group->open_) || or_else(); }, wait);
+}
+
+bool CallClient::IsOutstanding(CallId call) {
+  MutexLock lock(mutex_);
+  auto found = FindRange(call.value());
+  if (found == ranges_.end()) return false;
+  const Range& range = found->second;
+  return range.arrived.empty() || !range.arrived[call.value() - found->first];
 }
 
 absl::Status CallClient::WaitForAll(CallGroup& group, Wait wait) {

@@ -106,6 +106,8 @@ class CallClient {
 
   HostId me() const { return me_; }
   Handle handle() const { return pool_; }
+  // For pools that answer here too (CallLane).
+  Handle reply_queue() const { return replies_.handle(); }
   // In a process forked from the owner, instead of the destructor: gives back what the fork inherited.
   static void ReleaseInherited(std::unique_ptr<CallClient> client, HostId me);
 
@@ -121,6 +123,8 @@ class CallClient {
   absl::Status WaitForRoom(uint64_t calls, Wait wait);
   // These registered calls were not pushed: they arrive as Cancelled.
   void Withdraw(CallId first, uint64_t count);
+  // The registered call arrives with `status`, if it is still outstanding: its outcome is known from elsewhere.
+  void Settle(CallId call, const absl::Status& status);
   // Nobody will take this group's outcomes: they are dropped as they arrive.
   void Abandon(CallGroup& group);
   // True: the call had not been taken and no worker will run it; it leaves its group without an arrival.
@@ -134,8 +138,11 @@ class CallClient {
 
   // Waits until the group has something to take or nothing more will come.
   absl::Status WaitForArrival(CallGroup& group, Wait wait);
-  // ... or or_else(), which is called under this client's lock.  Null group: until or_else() alone.
-  absl::Status WaitForArrivalOr(CallGroup* group, const std::function<bool()>& or_else, Wait wait);
+  // Waits until all of the group's calls have arrived, or or_else(), which is called under this client's lock.  Null group:
+  // or_else() alone.
+  absl::Status WaitForAllOr(CallGroup* group, const std::function<bool()>& or_else, Wait wait);
+  // The call has neither arrived nor been cancelled.
+  bool IsOutstanding(CallId call);
   // Something changed that no reply tells: whoever waits looks again, the leader too, who sleeps on the reply queue.
   void WakeWaiters() ABSL_LOCKS_EXCLUDED(mutex_);
   // Set before the first worker is started; outlives the client.

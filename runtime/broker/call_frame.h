@@ -76,6 +76,7 @@ enum class ReplyKind : uint8_t {
   kLost = 3,    // outcome: LostWorker; written by recovery, or by a worker that ends in the middle of a call
   kReport = 4,  // for no call: why a worker cannot begin, packed by the worker
   kReady = 5,   // for no call: a worker has begun; to a NoticeSink
+  kRequest = 6,  // for no call: a worker asks its caller for something; to a NoticeSink
 };
 
 struct ReplyHeader {
@@ -140,7 +141,7 @@ inline absl::StatusOr<ReplyView> ParseReply(std::span<const std::byte> payload) 
   if (payload.size() < sizeof(header)) return absl::DataLossError("malformed reply: shorter than its header");
   std::memcpy(&header, payload.data(), sizeof(header));
   payload = payload.subspan(sizeof(header));
-  if (header.kind < ReplyKind::kValue || header.kind > ReplyKind::kReady) {
+  if (header.kind < ReplyKind::kValue || header.kind > ReplyKind::kRequest) {
     return absl::DataLossError(absl::StrCat("malformed reply: kind ", static_cast<int>(header.kind)));
   }
   if (header.kind == ReplyKind::kLost && payload.size() != sizeof(LostWorker)) {

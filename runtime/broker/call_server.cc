@@ -1,6 +1,5 @@
 #include "runtime/broker/call_server.h"
 
-#include <array>
 #include <utility>
 #include <vector>
 
@@ -163,10 +162,12 @@ absl::Status CallServer::ReportLost(ExitStatus status) {
   return Reply(ReplyKind::kLost, {&part, 1}, {});
 }
 
-absl::Status CallServer::Notice(ReplyKind kind, std::span<const std::byte> notice) {
+absl::Status CallServer::Notice(ReplyKind kind, std::span<const std::span<const std::byte>> parts,
+                                std::span<const Handle> handles) {
   const ReplyHeader header{.kind = kind, .reserved = {}, .run_nanos = 0};
-  const std::array parts = {AsBytes(header), notice};
-  return replies_.Push({.parts = parts, .handles = {}, .tag = 0}, Wait::Try());
+  std::vector<std::span<const std::byte>> all = {AsBytes(header)};
+  all.insert(all.end(), parts.begin(), parts.end());
+  return replies_.Push({.parts = all, .handles = handles, .tag = 0}, Wait::Try());
 }
 
 void CallServer::EmptyHand() {

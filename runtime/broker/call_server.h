@@ -52,11 +52,15 @@ class CallServer {
   absl::Status ReportLost(ExitStatus status);
 
   // Tells the caller why this worker will not take calls (CallClient::TakeReport).
-  absl::Status Report(std::span<const std::byte> report) { return Notice(ReplyKind::kReport, report); }
-  // Something else for no call; `kind` says what.
-  absl::Status Notice(ReplyKind kind, std::span<const std::byte> notice);
+  absl::Status Report(std::span<const std::byte> report) { return Notice(ReplyKind::kReport, {&report, 1}, {}); }
+  // Something else for no call; `kind` says what.  From any thread.
+  absl::Status Notice(ReplyKind kind, std::span<const std::span<const std::byte>> parts, std::span<const Handle> handles);
 
   CallId in_hand() const { return in_hand_; }
+  // Next() would not wait.  A look that costs nothing.
+  bool HasNext() const { return !calls_.empty() || calls_.closed(); }
+  // Where workers wait that serve several pools (LaneServer).
+  Queue& calls() { return calls_; }
 
  private:
   absl::StatusOr<Message> Take(Wait wait);

@@ -29,6 +29,12 @@ absl::StatusOr<Handle> CreatePoolQueue(Segment& segment, HostId me) {
   return handle;
 }
 
+// A queue that another pool has too.
+absl::StatusOr<Handle> SharePoolQueue(Segment& segment, Handle queue) {
+  if (absl::Status status = segment.objects().AddTransit(queue); !status.ok()) return status;
+  return queue;
+}
+
 void DestroyPool(Segment& segment, HostId me, Handle handle) {
   absl::StatusOr<PoolState*> state = segment.objects().StateAs<PoolState>(handle);
   if (!state.ok()) return;
@@ -99,7 +105,7 @@ void VisitPool(Segment& segment, HostId, Handle handle, const std::function<void
 
 }  // namespace
 
-absl::StatusOr<Handle> CreatePool(Segment& segment, HostId me, uint32_t ticket_count) {
+absl::StatusOr<Handle> CreatePool(Segment& segment, HostId me, uint32_t ticket_count, Handle replies) {
   const uint32_t hand_count = segment.hosts().capacity();
   const size_t size = hand_count * sizeof(Hand) + ticket_count * sizeof(Tickets::Word);
   absl::StatusOr<Handle> pool = segment.objects().Create(ObjectKind::kPool, size, me);
@@ -117,11 +123,12 @@ absl::StatusOr<Handle> CreatePool(Segment& segment, HostId me, uint32_t ticket_c
   for (uint32_t i = 0; i < ticket_count; ++i) new (tickets + i * sizeof(Tickets::Word)) Tickets::Word(0);
   (*state)->hand_count = hand_count;
   (*state)->ticket_count = ticket_count;
-  for (uint64_t* where : {&(*state)->call_queue, &(*state)->reply_queue}) {
-    absl::StatusOr<Handle> queue = CreatePoolQueue(segment, me);
-    if (!queue.ok()) return queue.status();
-    *where = queue->value();
-  }
+  absl::StatusOr<Handle> calls = CreatePoolQueue(segment, me);
+  if (!calls.ok()) return calls.status();
+  (*state)->call_queue = calls->value();
+  absl::StatusOr<Handle> answers = replies ? SharePoolQueue(segment, replies) : CreatePoolQueue(segment, me);
+  if (!answers.ok()) return answers.status();
+  (*state)->reply_queue = answers->value();
   std::move(release).Cancel();
   return *pool;
 }

@@ -86,7 +86,8 @@ struct PoolView {
 
 // Creates pool and queues.  The calling host holds the pool through segment.refs() afterwards; the queues live as long
 // as the pool.  Of the outstanding calls the newest `ticket_count` can be cancelled.
-absl::StatusOr<Handle> CreatePool(Segment& segment, HostId me, uint32_t ticket_count = 0);
+// `replies`: the reply queue of another pool of the caller's, to be this one's as well; none: its own.
+absl::StatusOr<Handle> CreatePool(Segment& segment, HostId me, uint32_t ticket_count = 0, Handle replies = {});
 // Range-checked; NotFound for a pool that is gone, DataLoss for nonsense.
 absl::StatusOr<PoolView> OpenPool(Segment& segment, Handle pool);
 

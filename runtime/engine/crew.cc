@@ -12,6 +12,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/base/status_util.h"
+#include "runtime/engine/program.h"
+#include "runtime/os/pidfd.h"
+#include "runtime/os/process.h"
 #include "runtime/os/unix_socket.h"
 
 namespace pyhost {
@@ -19,6 +22,9 @@ namespace {
 
 // How long a replacement may take to begin.
 constexpr absl::Duration kStartPatience = absl::Seconds(30);
+
+// How long recovery may take to report what a worker took along; a thousand times what it takes.
+constexpr absl::Duration kReportPatience = absl::Seconds(1);
 
 // Blocks every signal for the threads started in its scope.
 class SignalsBlocked {
@@ -34,38 +40,81 @@ class SignalsBlocked {
   sigset_t before_;
 };
 
+// So many reports of workers that ended are kept for those whose calls they had.
+constexpr size_t kFaultsKept = 64;
+
+bool HasInput(int fd) {
+  pollfd event = {fd, POLLIN, 0};
+  return poll(&event, 1, 0) > 0 && (event.revents & POLLIN) != 0;
+}
+
+// A worker that holds the GIL and runs no system call of ours writes within microseconds; one that cannot is not waited for.
+void AwaitDump(const FaultFile& faults) {
+  constexpr absl::Duration kPatience = absl::Milliseconds(20);
+  const Deadline deadline = Deadline::After(kPatience);
+  std::string before;
+  while (!deadline.Expired()) {
+    absl::SleepFor(absl::Microseconds(200));
+    std::string now = faults.Read();
+    if (!now.empty() && now == before) return;  // All of it is there.
+    before = std::move(now);
+  }
+}
+
+void AwaitStop(pid_t pid) {
+  constexpr absl::Duration kPatience = absl::Milliseconds(100);
+  const Deadline deadline = Deadline::After(kPatience);
+  while (!deadline.Expired()) {
+    const absl::StatusOr<ProcessStat> stat = GetProcessStat(pid);
+    if (!stat.ok() || stat->state == 'T' || stat->ended()) return;
+    absl::SleepFor(absl::Microseconds(50));
+  }
+}
+
 }  // namespace
 
-Crew::Crew(CallClient* client, const Options& options, std::unique_ptr<WorkerStarter> starter, UniqueFd wake)
-    : client_(client),
-      size_(options.workers),
-      restarts_(options.restarts),
-      starter_(std::move(starter)),
-      wake_(std::move(wake)) {}
+Crew::Crew(CallClient* client, Lanes* lanes, const Options& options, UniqueFd wake)
+    : client_(client), lanes_(lanes), size_(options.workers), restarts_(options.restarts), wake_(std::move(wake)) {}
 
-absl::StatusOr<std::unique_ptr<Crew>> Crew::Start(Session* session, CallClient* client, const Options& options,
-                                                  Deadline deadline) {
-  PYHOST_ASSIGN_OR_RETURN(std::unique_ptr<WorkerStarter> starter,
-                          WorkerStarter::Create(session, client->handle(), options));
+absl::StatusOr<std::unique_ptr<Crew>> Crew::Start(Session* session, CallClient* client, Lanes* lanes,
+                                                  const Options& options, Deadline deadline) {
   UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake.valid()) return ErrnoStatus(errno, "eventfd");
   PYHOST_ASSIGN_OR_RETURN(wake, MoveToHighNumber(std::move(wake)));
-  std::unique_ptr<Crew> crew(new Crew(client, options, std::move(starter), std::move(wake)));
+  std::unique_ptr<Crew> crew(new Crew(client, lanes, options, std::move(wake)));
+  PYHOST_ASSIGN_OR_RETURN(crew->starter_, WorkerStarter::Create(session, options, EngineVersion()));
+  PYHOST_ASSIGN_OR_RETURN(crew->output_, WorkerOutput::Create(options.output));
   for (int number = 0; number < crew->size_; ++number) {
     PYHOST_RETURN_IF_ERROR(Annotate(crew->StartWorker(number, deadline), absl::StrCat("start worker ", number)));
   }
-  SignalsBlocked blocked;
-  crew->thread_ = std::thread([self = crew.get()] { self->Run(); });
-  pthread_setname_np(crew->thread_.native_handle(), "pyhost-crew");
   return crew;
 }
 
+void Crew::BeginWatching(std::function<int64_t()> look, std::function<void(HostId)> on_end) {
+  look_ = std::move(look);
+  on_end_ = std::move(on_end);
+  SignalsBlocked blocked;
+  thread_ = std::thread([this] { Run(); });
+  pthread_setname_np(thread_.native_handle(), "pyhost-crew");
+}
+
 absl::Status Crew::StartWorker(int number, Deadline deadline) {
-  PYHOST_ASSIGN_OR_RETURN(std::unique_ptr<ChildProcess> process, starter_->Start(number, -1, deadline));
+  Worker worker{.number = number, .process = nullptr, .faults = nullptr, .output = nullptr};
+  PYHOST_ASSIGN_OR_RETURN(std::shared_ptr<CallLane> lane, lanes_->NewOwnLane());
+  PYHOST_ASSIGN_OR_RETURN(worker.faults, FaultFile::Create());
+  PYHOST_ASSIGN_OR_RETURN(WorkerOutput::Ends output, output_->Open());
+  const WorkerSeat seat{.number = number,
+                        .lanes = lanes_->HandlesFor(*lane),
+                        .wait_at = Lanes::kWaitAt,
+                        .faults = worker.faults->fd(),
+                        .output = output.theirs_fd};
+  PYHOST_ASSIGN_OR_RETURN(worker.process, starter_->Start(seat, deadline));
+  if (output.ours.valid()) worker.output = std::make_shared<UniqueFd>(std::move(output.ours));
+  lanes_->AddOwnLane(worker.process->id(), std::move(lane));
   MutexLock lock(mutex_);
   // Stopped meanwhile: Stop() waits for it with the others.
-  if (state_ == State::kStopping) process->Signal(SIGKILL).IgnoreError();
-  workers_.push_back({number, std::move(process)});
+  if (state_ == State::kStopping) worker.process->Signal(SIGKILL).IgnoreError();
+  workers_.push_back(std::move(worker));
   return absl::OkStatus();
 }
 
@@ -80,15 +129,30 @@ void Crew::Run() {
       MutexLock lock(mutex_);
       Fail(absl::StrCat("worker ", number, " could not be started: ", std::string(started.message())));
     }
-    bool tell = false;
-    absl::Status failure;
-    {
-      MutexLock lock(mutex_);
-      tell = std::exchange(fail_now_, false);
-      failure = failure_;
-    }
-    if (tell) client_->Fail(failure);
+    TellFailure();
+    if (Deadline::MonotonicNanos() >= next_look_.load()) next_look_.store(look_());
   }
+  TellFailure();
+}
+
+void Crew::TellFailure() {
+  absl::Status failure;
+  {
+    MutexLock lock(mutex_);
+    if (!std::exchange(fail_now_, false)) return;
+    failure = failure_;
+  }
+  AwaitReports();
+  client_->Fail(failure);
+}
+
+// The calls that the last workers took along end as lost, which says how, rather than with the pool.
+void Crew::AwaitReports() {
+  const Deadline deadline = Deadline::After(kReportPatience);
+  for (HostId worker : buried_) {
+    while (lanes_->HasHands(worker) && !deadline.Expired()) absl::SleepFor(absl::Microseconds(200));
+  }
+  client_->Drain(Wait::Try()).IgnoreError();
 }
 
 bool Crew::Done() const {
@@ -97,18 +161,38 @@ bool Crew::Done() const {
 }
 
 void Crew::Sleep() {
-  std::vector<pollfd> events = {{wake_.get(), POLLIN, 0}};
+  std::vector<Worker> workers;
   {
     MutexLock lock(mutex_);
-    for (const Worker& worker : workers_) events.push_back({worker.process->sentinel(), POLLIN, 0});
+    workers = workers_;
   }
-  // With patience: an exit word may come a little after the process's end.
-  const bool late = std::any_of(events.begin() + 1, events.end(), [](pollfd& event) {
-    return poll(&event, 1, 0) > 0;
-  });
-  if (poll(events.data(), late ? 1 : events.size(), late ? 10 : -1) <= 0) return;
+  std::vector<pollfd> events = {{wake_.get(), POLLIN, 0}};
+  for (const Worker& worker : workers) events.push_back({worker.process->sentinel(), POLLIN, 0});
+  for (const Worker& worker : workers) events.push_back({worker.output ? worker.output->get() : -1, POLLIN, 0});
+  if (poll(events.data(), events.size(), SleepMillis()) <= 0) return;
   uint64_t count = 0;
   if (events[0].revents != 0 && read(wake_.get(), &count, sizeof(count)) < 0) return;  // Somebody else's wake-up.
+  ReadOutput(workers, std::span(events).subspan(1 + workers.size()));
+}
+
+int Crew::SleepMillis() const {
+  constexpr int64_t kNanosPerMilli = 1'000'000;
+  // A process has ended whose exit word is not there yet: its reaper needs a moment.
+  const int most = awaiting_exit_ ? 2 : 10'000;
+  const int64_t next = next_look_.load();
+  if (next == std::numeric_limits<int64_t>::max()) return awaiting_exit_ ? most : -1;
+  const int64_t left = (next - Deadline::MonotonicNanos() + kNanosPerMilli - 1) / kNanosPerMilli;
+  return static_cast<int>(std::clamp<int64_t>(left, 0, most));
+}
+
+void Crew::ReadOutput(const std::vector<Worker>& workers, std::span<const pollfd> events) {
+  for (size_t i = 0; i < workers.size(); ++i) {
+    if (events[i].revents == 0 || output_->Read(workers[i].number, workers[i].output->get())) continue;
+    MutexLock lock(mutex_);
+    for (Worker& worker : workers_) {
+      if (worker.output == workers[i].output) worker.output = nullptr;  // Its end.
+    }
+  }
 }
 
 void Crew::Wake() {
@@ -117,26 +201,94 @@ void Crew::Wake() {
   if (write(wake_.get(), &one, sizeof(one)) < 0) return;
 }
 
+void Crew::LookBefore(int64_t nanos) {
+  int64_t next = next_look_.load();
+  while (nanos < next && !next_look_.compare_exchange_weak(next, nanos)) {
+  }
+  if (nanos < next) Wake();
+}
+
 std::vector<int> Crew::RemoveEnded() {
   std::vector<int> missing;
+  std::vector<std::pair<Worker, std::string>> ended;
   // Before our lock: the client's lock may be held by who asks us something.
-  const uint64_t queued = client_->queued();
+  const uint64_t queued = lanes_->queued();
   const uint64_t answered = client_->answered();
-  MutexLock lock(mutex_);
-  for (auto worker = workers_.begin(); worker != workers_.end();) {
-    const std::optional<ExitStatus> status = worker->process->Poll();
-    if (!status) {
-      ++worker;
-      continue;
+  awaiting_exit_ = false;
+  {
+    MutexLock lock(mutex_);
+    for (auto worker = workers_.begin(); worker != workers_.end();) {
+      const std::optional<ExitStatus> status = worker->process->Poll();
+      if (!status) {
+        awaiting_exit_ = awaiting_exit_ || PidfdIsReadable(worker->process->sentinel());
+        ++worker;
+        continue;
+      }
+      ended.emplace_back(*worker, worker->process->ExitReason());
+      if (state_ == State::kRunning) NoteDeath(ended.back().second, answered);
+      if (state_ == State::kRunning || (state_ == State::kClosing && queued > 0)) missing.push_back(worker->number);
+      faults_.push_back({worker->process->id(), worker->faults->Read()});
+      worker = workers_.erase(worker);
     }
-    const bool clean = status->kind == ExitStatus::Kind::kExited && status->value == 0;
-    if (state_ == State::kRunning) NoteDeath(worker->process->ExitReason(), answered);
-    const bool wanted = state_ == State::kRunning || (state_ == State::kClosing && !clean && queued > 0);
-    if (wanted && failure_.ok()) missing.push_back(worker->number);
-    worker = workers_.erase(worker);
+    while (faults_.size() > kFaultsKept) faults_.pop_front();
+    replaced_ += static_cast<int>(missing.size());
   }
-  replaced_ += static_cast<int>(missing.size());
+  for (const auto& [worker, how] : ended) Bury(worker, how);
   return missing;
+}
+
+void Crew::Bury(const Worker& worker, const std::string& how) {
+  while (worker.output && output_->Read(worker.number, worker.output->get()) && HasInput(worker.output->get())) {
+  }
+  lanes_->DropOwnLane(worker.process->id(), absl::AbortedError(how));
+  std::erase_if(buried_, [this](HostId dead) { return !lanes_->HasHands(dead); });
+  buried_.push_back(worker.process->id());
+  on_end_(worker.process->id());
+}
+
+// ---- Stuck workers ------------------------------------------------------------------------------------------
+
+std::optional<std::string> Crew::EndStuck(CallId call) {
+  const HostId running = lanes_->WorkerRunning(call);
+  if (!running) return std::nullopt;
+  Worker stuck{};
+  {
+    MutexLock lock(mutex_);
+    for (const Worker& worker : workers_) {
+      if (worker.process->id() == running) stuck = worker;
+    }
+  }
+  if (stuck.process == nullptr) return std::nullopt;
+  // Where it is: best asked while it runs, and worth a moment.
+  if (stuck.process->Signal(FaultFile::DumpSignal()).ok()) AwaitDump(*stuck.faults);
+  // Whether it is still in that call can be known only while it stands still.
+  if (!stuck.process->Signal(SIGSTOP).ok()) return std::nullopt;
+  AwaitStop(stuck.process->pid());
+  if (!(lanes_->WorkerRunning(call) == running)) {
+    stuck.process->Signal(SIGCONT).IgnoreError();
+    return std::nullopt;
+  }
+  stuck.process->Signal(SIGKILL).IgnoreError();
+  return stuck.faults->Read();
+}
+
+std::string Crew::FaultOf(HostId worker) const {
+  MutexLock lock(mutex_);
+  for (const Fault& fault : faults_) {
+    if (fault.worker == worker) return fault.text;
+  }
+  for (const Worker& living : workers_) {
+    if (living.process->id() == worker) return living.faults->Read();
+  }
+  return "";
+}
+
+std::vector<Crew::WorkerInfo> Crew::workers() const {
+  MutexLock lock(mutex_);
+  std::vector<WorkerInfo> all;
+  for (const Worker& worker : workers_) all.push_back({worker.number, worker.process->id(), worker.process->pid()});
+  std::sort(all.begin(), all.end(), [](const WorkerInfo& a, const WorkerInfo& b) { return a.number < b.number; });
+  return all;
 }
 
 // ---- Giving up -------------------------------------------------------------------------------------------------

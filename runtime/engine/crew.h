@@ -4,6 +4,8 @@
 //   kClosing   workers end when the calls are done; one that ends before is replaced while calls wait
 //   kStopping  nobody is replaced
 //
+// It also ends workers that are stuck in a call beyond its deadline, and reads what workers print for a callback.
+//
 // The thread is the engine's only thread of ours.  It has all signals blocked, sleeps in poll() on the workers' sentinels, and
 // is on the way of no call.
 //
@@ -12,10 +14,19 @@
 #ifndef PYHOST_RUNTIME_ENGINE_CREW_H_
 #define PYHOST_RUNTIME_ENGINE_CREW_H_
 
+#include <poll.h>
+
+#include <atomic>
+#include <cstdint>
 #include <deque>
+#include <functional>
+#include <limits>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -25,8 +36,11 @@
 #include "runtime/base/deadline.h"
 #include "runtime/base/mutex_lock.h"
 #include "runtime/broker/call_client.h"
+#include "runtime/engine/fault_file.h"
+#include "runtime/engine/lanes.h"
+#include "runtime/engine/worker_output.h"
 #include "runtime/engine/worker_start.h"
-#include "runtime/include/pyhost/options.h"
+#include "pyhost/options.h"
 #include "runtime/os/unique_fd.h"
 #include "runtime/supervision/child_process.h"
 
@@ -34,9 +48,9 @@ namespace pyhost {
 
 class Crew {
  public:
-  // `client` outlives the crew.  Starts the workers; on an error those that were started are gone again.
-  static absl::StatusOr<std::unique_ptr<Crew>> Start(Session* session, CallClient* client, const Options& options,
-                                                     Deadline deadline);
+  // `client` and `lanes` outlive the crew.  Starts the workers; on an error those that were started are gone again.
+  static absl::StatusOr<std::unique_ptr<Crew>> Start(Session* session, CallClient* client, Lanes* lanes,
+                                                     const Options& options, Deadline deadline);
   ~Crew() { Stop(); }
   Crew(const Crew&) = delete;
   Crew& operator=(const Crew&) = delete;
@@ -45,6 +59,24 @@ class Crew {
   bool Close(Deadline deadline);
   // Kills the workers and returns when they are gone.  Idempotent.
   void Stop();
+
+  // Ends the worker that runs this call, if it still does when it has stopped, and says where in the script it was.  Nothing
+  // when the call was over.
+  std::optional<std::string> EndStuck(CallId call);
+  // What a worker that ended, now or before, wrote about a crash; empty when nothing.
+  std::string FaultOf(HostId worker) const;
+  // Starts the thread.  It calls `look` when LookBefore() asked for it; `look` says when next (nanoseconds of
+  // CLOCK_MONOTONIC).  `on_end`: a worker has ended.
+  void BeginWatching(std::function<int64_t()> look, std::function<void(HostId)> on_end);
+  void LookBefore(int64_t nanos);
+
+  struct WorkerInfo {
+    int number;
+    HostId id;
+    pid_t pid;
+  };
+  std::vector<WorkerInfo> workers() const;
+  WorkerOutput& output() { return *output_; }
 
   // Why a worker could not begin, as it said itself: part of the reason when the pool gives up.
   void NoteReport(const absl::Status& report);
@@ -56,27 +88,46 @@ class Crew {
   enum class State { kRunning, kClosing, kStopping };
   struct Worker {
     int number;
-    std::unique_ptr<ChildProcess> process;
+    std::shared_ptr<ChildProcess> process;
+    std::shared_ptr<FaultFile> faults;
+    std::shared_ptr<UniqueFd> output;  // null: nothing to read
+  };
+  struct Fault {
+    HostId worker;
+    std::string text;
   };
 
-  Crew(CallClient* client, const Options& options, std::unique_ptr<WorkerStarter> starter, UniqueFd wake);
+  Crew(CallClient* client, Lanes* lanes, const Options& options, UniqueFd wake);
   absl::Status StartWorker(int number, Deadline deadline);
   void Run();
   void Sleep();
+  int SleepMillis() const;
+  void ReadOutput(const std::vector<Worker>& workers, std::span<const pollfd> events);
   void Wake();
+  // What belongs to a worker that has ended.
+  void Bury(const Worker& worker, const std::string& how);
   // The numbers of workers that ended and are to be replaced.
   std::vector<int> RemoveEnded() ABSL_LOCKS_EXCLUDED(mutex_);
+  void TellFailure() ABSL_LOCKS_EXCLUDED(mutex_);
+  void AwaitReports();
   void NoteDeath(const std::string& how, uint64_t answered) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Fail(const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Done() const;
 
   // Constant after construction.
   CallClient* const client_;
+  Lanes* const lanes_;
   const int size_;
   const RestartIntensity restarts_;
-  const std::unique_ptr<WorkerStarter> starter_;
+  std::unique_ptr<WorkerStarter> starter_;
+  std::unique_ptr<WorkerOutput> output_;
   const UniqueFd wake_;  // eventfd
+  std::function<int64_t()> look_;
+  std::function<void(HostId)> on_end_;
+  bool awaiting_exit_ = false;  // the thread's, as buried_
+  std::vector<HostId> buried_;  // ended; what they had may not be reported yet
   std::thread thread_;
+  std::atomic<int64_t> next_look_{std::numeric_limits<int64_t>::max()};
 
   mutable absl::Mutex mutex_;
   State state_ ABSL_GUARDED_BY(mutex_) = State::kRunning;
@@ -85,6 +136,7 @@ class Crew {
   absl::Status report_ ABSL_GUARDED_BY(mutex_);
   std::deque<absl::Time> deaths_ ABSL_GUARDED_BY(mutex_);  // since the last answered call
   uint64_t answered_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::deque<Fault> faults_ ABSL_GUARDED_BY(mutex_);  // of workers that ended, the newest last
   int replaced_ ABSL_GUARDED_BY(mutex_) = 0;
   bool fail_now_ ABSL_GUARDED_BY(mutex_) = false;  // the thread is to tell the client
 };

@@ -1,6 +1,8 @@
 #include "runtime/engine/pool_core.h"
 
+#include <array>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -10,99 +12,271 @@
 #include "runtime/engine/program.h"
 #include "runtime/engine/reply_error.h"
 #include "runtime/os/cpu.h"
+#include "runtime/segment/segment.h"
+#include "runtime/sync/thread_token.h"
+#include "runtime/values/segment_block.h"
 
 namespace pyhost {
 namespace {
 
-// As modules/native/pickling.h has it: u64 count | count x u64 {size:63, readonly:1} | pickle.
-constexpr uint64_t kReadOnly = uint64_t{1} << 63;
-// So many of the newest calls can be cancelled and have a deadline while they wait.
-constexpr uint32_t kCancellable = 64 * 1024;
+// A reply that came, opened.
+class ReplyOutcome final : public internal::Outcome {
+ public:
+  static internal::OutcomeOr Open(Session* session, Message message) {
+    auto outcome = std::make_unique<ReplyOutcome>();
+    outcome->message_ = std::move(message);
+    PYHOST_ASSIGN_OR_RETURN(const ReplyView view, ParseReply(outcome->message_.payload()));
+    outcome->value_ = ReceivedValue::Open(session->segment(), session->me(), outcome->message_, view.outcome);
+    if (!outcome->value_.ok()) return outcome->value_.status();
+    return outcome;
+  }
+  std::string_view pickle() const override { return value_->pickle(); }
+  DecodeContext context() const override { return value_->context(); }
+
+ private:
+  Message message_;
+  absl::StatusOr<ReceivedValue> value_ = absl::UnknownError("");
+};
+
+int64_t NanosAfter(absl::Duration duration) {
+  if (duration == absl::InfiniteDuration()) return Deadlines::kNone;
+  const int64_t now = Deadline::MonotonicNanos(), nanos = absl::ToInt64Nanoseconds(duration);
+  return nanos >= Deadlines::kNone - now ? Deadlines::kNone : now + nanos;
+}
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Reply>> Reply::Parse(Message message) {
-  auto reply = std::make_unique<Reply>();
-  reply->message_ = std::move(message);
-  PYHOST_ASSIGN_OR_RETURN(ReplyView view, ParseReply(reply->message_.payload()));
-  std::span<const std::byte> payload = view.outcome;
-  uint64_t count = 0;
-  if (payload.size() < sizeof(count)) return absl::DataLossError("malformed reply: no header");
-  std::memcpy(&count, payload.data(), sizeof(count));
-  payload = payload.subspan(sizeof(count));
-  if (count > payload.size() / sizeof(uint64_t) || count > reply->message_.handles().size()) {
-    return absl::DataLossError("malformed reply: its header is cut off");
+// ---- Submitting -----------------------------------------------------------------------------------------------
+
+std::unique_ptr<internal::Submission> PoolCore::Submit(std::string_view function,
+                                                       std::span<absl::StatusOr<EncodedValue>> arguments,
+                                                       const CallOptions& options) {
+  auto submission = std::make_unique<PoolSubmission>(shared_from_this(), function);
+  submission->refused_ = Register(*submission, arguments.size(), /*notify=*/false);
+  if (!submission->refused_.ok()) return submission;
+  for (size_t i = 0; i < arguments.size(); ++i) Push(*submission, i, arguments[i], options, HostId());
+  return submission;
+}
+
+void PoolCore::SubmitAsync(std::string_view function, absl::StatusOr<EncodedValue> arguments,
+                           const CallOptions& options, internal::Completion completion) {
+  auto submission = std::make_unique<PoolSubmission>(shared_from_this(), function);
+  PoolSubmission& call = *submission;
+  call.refused_ = Register(call, 1, /*notify=*/true);
+  const bool registered = call.refused_.ok();
+  {
+    MutexLock lock(mutex_);
+    Async async{std::move(submission), std::move(completion)};
+    if (registered) {
+      async_.emplace(call.group_.get(), std::move(async));
+    } else {
+      completed_.push_back(std::move(async));
+    }
   }
-  for (uint64_t i = 0; i < count; ++i) {
-    uint64_t size = 0;
-    std::memcpy(&size, payload.data() + i * sizeof(size), sizeof(size));
-    reply->buffers_.push_back({reply->message_.handles()[i], size & ~kReadOnly, (size & kReadOnly) != 0});
+  if (registered) Push(call, 0, arguments, options, HostId());
+}
+
+std::unique_ptr<internal::Submission> PoolCore::Broadcast(std::string_view function,
+                                                          absl::StatusOr<EncodedValue> arguments) {
+  auto submission = std::make_unique<PoolSubmission>(shared_from_this(), function);
+  const std::vector<Crew::WorkerInfo> workers = crew_->workers();
+  submission->refused_ = Register(*submission, workers.size(), /*notify=*/false);
+  if (!submission->refused_.ok()) return submission;
+  for (size_t i = 0; i < workers.size(); ++i) Push(*submission, i, arguments, CallOptions(), workers[i].id);
+  return submission;
+}
+
+absl::Status PoolCore::Register(PoolSubmission& submission, uint64_t count, bool notify) {
+  if (shut_down_) {
+    return absl::FailedPreconditionError(absl::StrCat(submission.function_, ": the pool was shut down"));
   }
-  payload = payload.subspan(count * sizeof(uint64_t));
-  reply->pickle_ = {reinterpret_cast<const char*>(payload.data()), payload.size()};
-  return reply;
-}
-
-// ---- A call -----------------------------------------------------------------------------------------------------
-
-PoolCall::~PoolCall() {
-  if (group_ != nullptr) pool_->client_->Abandon(*group_);
-}
-
-bool PoolCall::Ready() { return group_ == nullptr || pool_->client_->Finished(*group_); }
-
-absl::StatusOr<std::unique_ptr<Reply>> PoolCall::Await(Deadline deadline) {
-  if (!refused_.ok()) return refused_;
-  const absl::Status waited = pool_->client_->WaitForArrival(*group_, {deadline, nullptr});
-  if (!waited.ok()) return Annotate(waited, function_);
-  return pool_->TakeOutcome(*this);
-}
-
-absl::StatusOr<std::unique_ptr<Reply>> PoolCore::TakeOutcome(PoolCall& call) {
-  std::vector<Arrival> arrivals = client_->Take(*call.group_, 1);
-  if (arrivals.empty()) {
-    return absl::FailedPreconditionError(absl::StrCat(call.function_, ": its outcome was taken before"));
+  std::shared_ptr<CallGroup> group = client_->NewGroup(notify);
+  submission.count_ = count;
+  if (count > 0) {
+    absl::StatusOr<CallId> first = client_->Register(group, count, 0);
+    if (!first.ok()) return Annotate(first.status(), submission.function_);
+    submission.first_ = *first;
   }
-  if (!arrivals[0].status.ok()) return Annotate(arrivals[0].status, call.function_);
-  PYHOST_ASSIGN_OR_RETURN(ReplyView view, ParseReply(arrivals[0].message.payload()));
-  if (view.kind == ReplyKind::kError) return ExceptionStatus(call.function_, view.outcome);
-  if (view.kind == ReplyKind::kLost) return LostStatus(call.function_, view.outcome);
-  return Reply::Parse(std::move(arrivals[0].message));
+  submission.group_ = std::move(group);
+  return absl::OkStatus();
 }
 
-std::unique_ptr<PoolCall> PoolCore::Submit(std::string_view function, std::string_view pickle,
-                                           std::span<const BufferRef> buffers, std::span<const Handle> handles) {
-  auto call = std::make_unique<PoolCall>(shared_from_this(), function);
-  call->group_ = client_->NewGroup();
-  call->refused_ = Push(*call, pickle, buffers, handles);
-  if (!call->refused_.ok()) call->group_ = nullptr;
-  return call;
-}
-
-absl::Status PoolCore::Push(PoolCall& call, std::string_view pickle, std::span<const BufferRef> buffers,
-                            std::span<const Handle> handles) {
-  if (shut_down_) return absl::FailedPreconditionError(absl::StrCat(call.function_, ": the pool was shut down"));
-  PYHOST_ASSIGN_OR_RETURN(call.id_, client_->Register(call.group_, 1, 0));
+// `worker`: the one that is to run it; none: any.
+void PoolCore::Push(PoolSubmission& submission, uint64_t index, const absl::StatusOr<EncodedValue>& arguments,
+                    const CallOptions& options, HostId worker) {
+  const CallId call = CallId::FromValue(submission.first_.value() + index);
+  if (!arguments.ok()) return client_->Settle(call, arguments.status());
   const CallHeader header{.kind = CallKind::kStar,
                           .flags = 0,
                           .reserved = 0,
                           .reserved2 = 0,
-                          .function_size = call.function_.size()};
-  std::vector<uint64_t> sizes = {buffers.size()};
-  for (const BufferRef& buffer : buffers) sizes.push_back(buffer.size | (buffer.readonly ? kReadOnly : 0));
-  std::vector<Handle> all;
-  for (const BufferRef& buffer : buffers) all.push_back(buffer.handle);
-  all.insert(all.end(), handles.begin(), handles.end());
-  const std::span<const std::byte> parts[] = {AsBytes(header), std::as_bytes(std::span(call.function_)),
-                                              std::as_bytes(std::span(sizes)), std::as_bytes(std::span(pickle))};
-  const MessageView message{.parts = parts, .handles = all, .tag = call.id_.value()};
-  absl::Status status;
-  client_->Push({&message, 1}, Wait::Try(), &status);
-  if (!status.ok()) client_->Withdraw(call.id_, 1);
-  return status.ok() ? status : Annotate(status, call.function_);
+                          .function_size = submission.function_.size()};
+  const uint64_t buffers = 0;  // Arrays travel by handle.
+  const std::array<std::span<const std::byte>, 4> parts = {
+      AsBytes(header), std::as_bytes(std::span(submission.function_)), std::as_bytes(std::span(&buffers, 1)),
+      std::as_bytes(std::span(arguments->bytes))};
+  const std::vector<Handle> handles = arguments->handles.empty() ? std::vector<Handle>() : HandlesOf(*arguments);
+  const MessageView message{.parts = parts, .handles = handles, .tag = call.value()};
+  const absl::Status pushed = worker ? lanes_->PushTo(worker, message) : lanes_->Push(options.priority, message);
+  if (!pushed.ok()) return client_->Settle(call, pushed);
+  if (options.deadline != absl::InfiniteDuration()) deadlines_.Add(call, NanosAfter(options.deadline));
 }
 
-// ---- Life ---------------------------------------------------------------------------------------------------------
+void PoolCore::Flush() {
+  lanes_->Announce();
+  if (const int64_t next = deadlines_.next(); next != Deadlines::kNone) crew_->LookBefore(next);
+}
+
+// ---- Outcomes -------------------------------------------------------------------------------------------------
+
+PoolSubmission::~PoolSubmission() {
+  if (group_ != nullptr) pool_->client_->Abandon(*group_);
+}
+
+bool PoolSubmission::Ready() { return group_ == nullptr || pool_->client_->Finished(*group_); }
+
+bool PoolSubmission::Cancel() {
+  uint64_t cancelled = 0;
+  for (uint64_t i = 0; i < count_; ++i) {
+    const CallId call = CallId::FromValue(first_.value() + i);
+    if (!pool_->lanes_->Cancel(call)) continue;
+    pool_->client_->Settle(call, absl::CancelledError("the call was cancelled"));
+    ++cancelled;
+  }
+  return count_ > 0 && cancelled == count_;
+}
+
+absl::StatusOr<std::vector<internal::OutcomeOr>> PoolSubmission::Await(absl::Duration timeout) {
+  if (!refused_.ok()) return refused_;
+  const absl::Status waited = pool_->AwaitGroup(*group_, Deadline::After(timeout));
+  if (!waited.ok()) return Annotate(waited, function_);
+  std::vector<Arrival> arrivals = pool_->client_->Take(*group_, count_);
+  if (arrivals.size() != count_) {
+    return absl::FailedPreconditionError(absl::StrCat(function_, ": its outcome was got before"));
+  }
+  std::vector<internal::OutcomeOr> outcomes(count_);
+  for (Arrival& arrival : arrivals) {
+    const uint64_t index = arrival.index;
+    outcomes[index] = pool_->Open(function_, CallId::FromValue(first_.value() + index), std::move(arrival));
+  }
+  return outcomes;
+}
+
+absl::Status PoolCore::AwaitGroup(CallGroup& group, Deadline deadline) {
+  Flush();
+  const bool serves = ServesHere();
+  const auto request = [&] { return serves && exposed_->HasRequests(); };
+  for (;;) {
+    if (absl::Status stuck = WhyStuck(); !stuck.ok() && !client_->Finished(group)) return stuck;
+    const absl::Status waited = client_->WaitForAllOr(&group, request, {deadline, nullptr});
+    if (!waited.ok()) {
+      return absl::IsDeadlineExceeded(waited) ? absl::DeadlineExceededError("no outcome yet") : waited;
+    }
+    if (client_->Finished(group)) return absl::OkStatus();
+    exposed_->Serve();
+    Flush();
+  }
+}
+
+bool PoolCore::ServesHere() const {
+  const uint32_t home = home_.load(std::memory_order_relaxed);
+  return home == 0 || home == ThreadToken();
+}
+
+internal::OutcomeOr PoolCore::Open(std::string_view function, CallId call, Arrival arrival) {
+  if (!arrival.status.ok()) return Annotate(arrival.status, function);
+  PYHOST_ASSIGN_OR_RETURN(const ReplyView view, ParseReply(arrival.message.payload()));
+  if (view.kind == ReplyKind::kError) return ExceptionStatus(function, view.outcome);
+  if (view.kind == ReplyKind::kLost) return LostError(function, call, view.outcome);
+  return ReplyOutcome::Open(session_, std::move(arrival.message));
+}
+
+absl::Status PoolCore::LostError(std::string_view function, CallId call, std::span<const std::byte> lost_worker) {
+  LostWorker lost;
+  if (lost_worker.size() != sizeof(lost)) return absl::DataLossError("malformed report of a lost worker");
+  std::memcpy(&lost, lost_worker.data(), sizeof(lost));
+  const std::string fault = crew_->FaultOf(HostId::FromValue(lost.host));
+  if (deadlines_.TakeEnded(call)) return OverdueStatus(function, lost.pid, fault);
+  return LostStatus(function, lost, fault);
+}
+
+int64_t PoolCore::EndOverdue() {
+  constexpr int64_t kAgainNanos = 2'000'000;
+  for (CallId call : deadlines_.TakeOver(Deadline::MonotonicNanos())) {
+    if (!client_->IsOutstanding(call)) continue;
+    if (lanes_->Cancel(call)) {
+      client_->Settle(call, absl::DeadlineExceededError("no worker was free before the call's deadline"));
+      continue;
+    }
+    // Before its worker is ended: the loss may be reported at once.
+    deadlines_.MarkEnded(call);
+    if (crew_->EndStuck(call)) continue;
+    deadlines_.TakeEnded(call);
+    // Its reply is on the way, or it is one of so many that it could not be taken back: looked at again.
+    deadlines_.Add(call, Deadline::MonotonicNanos() + kAgainNanos);
+  }
+  return deadlines_.next();
+}
+
+// ---- Polling ----------------------------------------------------------------------------------------------------
+
+absl::Status PoolCore::Expose(std::string_view name, internal::ExposedFunction function) {
+  return exposed_->Expose(name, std::move(function));
+}
+
+size_t PoolCore::Poll(absl::Duration budget) {
+  home_.store(ThreadToken(), std::memory_order_relaxed);
+  Flush();
+  // Not immediate: that would be over before the first thing.
+  const Deadline deadline = Deadline::After(std::max(budget, absl::Nanoseconds(1)));
+  client_->WaitForAllOr(nullptr, [] { return false; }, Wait::Try()).IgnoreError();  // Drains what is there.
+  size_t done = Complete(deadline);
+  done += DeliverOutput();
+  Flush();
+  return done;
+}
+
+size_t PoolCore::Complete(Deadline deadline) {
+  absl::StatusOr<std::vector<std::shared_ptr<CallGroup>>> finished = client_->WaitForFinished(Wait::Try());
+  if (finished.ok()) {
+    MutexLock lock(mutex_);
+    for (const std::shared_ptr<CallGroup>& group : *finished) {
+      auto found = async_.find(group.get());
+      if (found == async_.end()) continue;
+      completed_.push_back(std::move(found->second));
+      async_.erase(found);
+    }
+  }
+  size_t done = 0;
+  do {
+    if (exposed_->Serve()) {
+      ++done;
+      continue;
+    }
+    Async async;
+    {
+      MutexLock lock(mutex_);
+      if (completed_.empty()) break;
+      async = std::move(completed_.front());
+      completed_.pop_front();
+    }
+    absl::StatusOr<std::vector<internal::OutcomeOr>> outcomes = async.submission->Await(absl::ZeroDuration());
+    async.completion(outcomes.ok() ? std::move(outcomes->front()) : internal::OutcomeOr(outcomes.status()));
+    ++done;
+  } while (!deadline.Expired());
+  return done;
+}
+
+size_t PoolCore::DeliverOutput() {
+  size_t done = 0;
+  for (const auto& [worker, text] : crew_->output().Take()) {
+    options_.output.on_output(worker, text);
+    ++done;
+  }
+  return done;
+}
+
+// ---- Life -----------------------------------------------------------------------------------------------------
 
 absl::StatusOr<std::shared_ptr<PoolCore>> PoolCore::Start(Options options) {
   if (options.workers < 0) return absl::InvalidArgumentError(absl::StrCat("a pool of ", options.workers, " workers"));
@@ -116,9 +290,16 @@ absl::Status PoolCore::Begin() {
   const Deadline deadline = Deadline::After(options_.start_timeout);
   PYHOST_ASSIGN_OR_RETURN(const std::string program, FindProgram(options_.program));
   PYHOST_ASSIGN_OR_RETURN(session_, EnsureEngineSession(program, options_.shared_memory_limit));
-  PYHOST_ASSIGN_OR_RETURN(client_, CallClient::Create(session_->segment(), session_->me(), kCancellable));
+  PYHOST_ASSIGN_OR_RETURN(client_, CallClient::Create(session_->segment(), session_->me()));
+  PYHOST_ASSIGN_OR_RETURN(lanes_, Lanes::Create(session_->segment(), *client_));
+  exposed_ = std::make_unique<ExposedFunctions>(session_);
   client_->SetNoticeSink(this);
-  PYHOST_ASSIGN_OR_RETURN(crew_, Crew::Start(session_, client_.get(), options_, deadline));
+  absl::StatusOr<std::unique_ptr<Crew>> crew = Crew::Start(session_, client_.get(), lanes_.get(), options_, deadline);
+  if (!crew.ok()) {
+    return Annotate(crew.status(), absl::StrCat("'", session_->program(), "' did not come up as pyhost ", EngineVersion()));
+  }
+  crew_ = *std::move(crew);
+  crew_->BeginWatching([this] { return EndOverdue(); }, [this](HostId worker) { exposed_->DropWorker(worker); });
   return AwaitWorkers(deadline);
 }
 
@@ -129,33 +310,95 @@ absl::Status PoolCore::AwaitWorkers(Deadline deadline) {
     report = report_;
     return ready_ >= options_.workers || !report_.ok() || !crew_->failure().ok();
   };
-  PYHOST_RETURN_IF_ERROR(client_->WaitForArrivalOr(nullptr, settled, {deadline, nullptr}));
+  const absl::Status waited = client_->WaitForAllOr(nullptr, settled, {deadline, nullptr});
+  if (absl::IsDeadlineExceeded(waited)) {
+    return absl::DeadlineExceededError(absl::StrCat("the workers were not ready after ",
+                                                    absl::FormatDuration(options_.start_timeout)));
+  }
+  PYHOST_RETURN_IF_ERROR(waited);
   return report.ok() ? crew_->failure() : report;
 }
 
 void PoolCore::OnNotice(Message notice) {
   const absl::StatusOr<ReplyView> view = ParseReply(notice.payload());
   if (!view.ok()) return;
+  if (view->kind == ReplyKind::kRequest) return exposed_->AddRequest(std::move(notice));
+  if (view->kind == ReplyKind::kReport) {
+    const absl::Status report = ExceptionStatus("a worker could not begin", view->outcome);
+    if (crew_ != nullptr) crew_->NoteReport(report);
+    MutexLock lock(mutex_);
+    report_ = report;
+  }
+  if (view->kind != ReplyKind::kReady) return;
+  exposed_->AddWorker(std::move(notice));
   MutexLock lock(mutex_);
-  if (view->kind == ReplyKind::kReady) ++ready_;
-  if (view->kind == ReplyKind::kReport) report_ = ExceptionStatus("a worker could not begin", view->outcome);
+  ++ready_;
 }
 
-absl::Status PoolCore::Shutdown(Deadline deadline) {
+absl::StatusOr<AnyArray> PoolCore::Allocate(DType dtype, std::vector<int64_t> shape) {
+  return NewSharedArray(session_->segment(), session_->me(), dtype, std::move(shape));
+}
+
+Stats PoolCore::GetStats() {
+  Stats stats;
+  for (const Crew::WorkerInfo& worker : crew_->workers()) {
+    const WorkerFigures figures = lanes_->FiguresOf(worker.id);
+    stats.workers.push_back({.number = worker.number,
+                             .pid = worker.pid,
+                             .calls = figures.calls,
+                             .busy = absl::Nanoseconds(figures.busy_nanos),
+                             .running = absl::Nanoseconds(figures.running_nanos)});
+  }
+  stats.waiting = lanes_->queued();
+  stats.outstanding = client_->outstanding();
+  stats.replaced = static_cast<uint64_t>(crew_->replaced());
+  const SegmentUsage usage = session_->segment().Usage();
+  stats.shared_memory_used = usage.used_bytes;
+  stats.shared_memory_limit = usage.limit_bytes;
+  return stats;
+}
+
+absl::Status PoolCore::WhyStuck() const {
+  if (exposed_->serving() < options_.workers) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "it would be waited for for ever: every worker waits for an exposed function, and so for this thread");
+}
+
+absl::Status PoolCore::Shutdown(absl::Duration patience) {
   shut_down_ = true;
-  client_->Close();
-  const bool orderly = !deadline.is_immediate() && crew_->Close(deadline);
+  const bool at_once = patience <= absl::ZeroDuration();
+  Flush();
+  lanes_->Close();
+  const bool orderly = !at_once && AwaitCrew(Deadline::After(patience));
   if (orderly) client_->Drain(Wait::Try()).IgnoreError();
+  lanes_->Terminate();
   client_->Terminate(absl::CancelledError("the pool was shut down"));
   crew_->Stop();
-  if (orderly || deadline.is_immediate()) return absl::OkStatus();
+  if (orderly || at_once) return absl::OkStatus();
   return absl::DeadlineExceededError("workers were still busy when the pool was to be shut down, and were killed");
 }
 
+// Scripts that are being finished may still call the engine.
+bool PoolCore::AwaitCrew(Deadline deadline) {
+  constexpr absl::Duration kBetweenRequests = absl::Milliseconds(2);
+  const bool serves = ServesHere();
+  while (!crew_->Close(deadline.AtMost(kBetweenRequests))) {
+    if (deadline.Expired()) return false;
+    client_->WaitForAllOr(nullptr, [] { return false; }, Wait::Try()).IgnoreError();
+    while (serves && exposed_->Serve()) {
+    }
+  }
+  return true;
+}
+
 PoolCore::~PoolCore() {
-  if (client_ == nullptr) return;
-  client_->Terminate(absl::CancelledError("the pool is gone"));
+  if (lanes_ != nullptr) lanes_->Terminate();
+  if (client_ != nullptr) client_->Terminate(absl::CancelledError("the pool is gone"));
   crew_.reset();
+}
+
+absl::StatusOr<std::shared_ptr<internal::Core>> internal::StartCore(Options options) {
+  return PoolCore::Start(std::move(options));
 }
 
 }  // namespace pyhost

@@ -1,18 +1,21 @@
 // PoolCore: all of a WorkerPool that is no template: pickle bytes in, pickle bytes out.
 //
-//   auto call = core->Submit("brain:plan", pickle, {}, options);      never blocks
-//   auto reply = call->Await(absl::Milliseconds(2));                  drains the reply queue while it waits
+// Life of a call: Submit registers it with the CallClient (an id, a group) and pushes it to a lane; a worker takes it, runs it and
+// pushes the reply; whoever waits or polls drains the reply queue and delivers replies, undecoded, to their groups; the
+// owner of the submission takes it from there.
 //
-// Owns the caller's end of the pool (CallClient) and the crew.  Lives as long as anybody has the pool or one of its calls;
-// after Shutdown() every call ends with FailedPrecondition.
+// Threads.  Everything may be called from any thread.  Requests of scripts are served by the thread that polled last (`home_`; any
+// thread that waits, while nobody has polled), from Poll() or while it waits for an outcome.
 //
-// Thread-safe.
+// Lock order: the client's lock, then mutex_ (OnNotice).  No lock is held while anything of the engine's is called.
 
 #ifndef PYHOST_RUNTIME_ENGINE_POOL_CORE_H_
 #define PYHOST_RUNTIME_ENGINE_POOL_CORE_H_
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <string>
@@ -21,97 +24,112 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "pyhost/internal/core.h"
+#include "runtime/base/deadline.h"
 #include "runtime/broker/call_client.h"
 #include "runtime/engine/crew.h"
-#include "runtime/include/pyhost/options.h"
-#include "runtime/queue/queue.h"
+#include "runtime/engine/deadlines.h"
+#include "runtime/engine/exposed_functions.h"
+#include "runtime/engine/lanes.h"
 #include "runtime/session/session.h"
 
 namespace pyhost {
 
-// A part of a call's payload that lies in the segment and is not copied: an out-of-band buffer of the pickle.
-struct BufferRef {
-  Handle handle;
-  uint64_t size = 0;
-  bool readonly = false;
-};
-
-// What a script returned.  Views are valid while it lives.
-class Reply {
- public:
-  // DataLoss when the payload of `message` is malformed.
-  static absl::StatusOr<std::unique_ptr<Reply>> Parse(Message message);
-  std::string_view pickle() const { return pickle_; }
-  const std::vector<BufferRef>& buffers() const { return buffers_; }  // of the pickle, in its order
-  std::span<const Handle> handles() const { return message_.handles(); }  // buffers first
-
- private:
-  Message message_;
-  std::string_view pickle_;
-  std::vector<BufferRef> buffers_;
-};
-
 class PoolCore;
 
-// One submitted call.  Dropped before its outcome came, it runs all the same and nobody learns what it gave.
-class PoolCall {
+class PoolSubmission final : public internal::Submission {
  public:
-  PoolCall(std::shared_ptr<PoolCore> pool, std::string_view function) : pool_(std::move(pool)), function_(function) {}
-  ~PoolCall();
+  PoolSubmission(std::shared_ptr<PoolCore> pool, std::string_view function)
+      : pool_(std::move(pool)), function_(function) {}
+  ~PoolSubmission() override;
 
-  bool Ready();
-  // The outcome, once: later calls get FailedPrecondition.  DeadlineExceeded when it has not come in time: ask again.
-  absl::StatusOr<std::unique_ptr<Reply>> Await(Deadline deadline);
+  absl::StatusOr<std::vector<internal::OutcomeOr>> Await(absl::Duration timeout) override;
+  bool Ready() override;
+  bool Cancel() override;
 
  private:
   friend class PoolCore;
   const std::shared_ptr<PoolCore> pool_;
   const std::string function_;
-  absl::Status refused_;              // it was never submitted
+  absl::Status refused_;              // none of it was submitted
   std::shared_ptr<CallGroup> group_;  // null when refused
-  CallId id_;
+  CallId first_;
+  uint64_t count_ = 0;
 };
 
-class PoolCore final : public std::enable_shared_from_this<PoolCore>, private NoticeSink {
+class PoolCore final : public internal::Core, public std::enable_shared_from_this<PoolCore>, private NoticeSink {
  public:
   static absl::StatusOr<std::shared_ptr<PoolCore>> Start(Options options);
   ~PoolCore() override;
 
-  // `handles`: objects that this process holds, for the worker; the buffers come first.  What refuses the call is its
-  // outcome.
-  std::unique_ptr<PoolCall> Submit(std::string_view function, std::string_view pickle, std::span<const BufferRef> buffers,
-                                   std::span<const Handle> handles);
-
-  // Orderly: no new calls; those submitted are done.  DeadlineExceeded when that took too long, and then, as at once with an
-  // expired deadline: kills the workers; calls without an outcome end as Cancelled.  Idempotent.
-  absl::Status Shutdown(Deadline deadline);
-
-  Session* session() const { return session_; }
-  int workers() const { return options_.workers; }
+  std::unique_ptr<internal::Submission> Submit(std::string_view function,
+                                               std::span<absl::StatusOr<EncodedValue>> arguments,
+                                               const CallOptions& options) override;
+  void SubmitAsync(std::string_view function, absl::StatusOr<EncodedValue> arguments, const CallOptions& options,
+                   internal::Completion completion) override;
+  std::unique_ptr<internal::Submission> Broadcast(std::string_view function,
+                                                  absl::StatusOr<EncodedValue> arguments) override;
+  absl::Status Expose(std::string_view name, internal::ExposedFunction function) override;
+  size_t Poll(absl::Duration budget) override;
+  void Flush() override;
+  absl::StatusOr<AnyArray> Allocate(DType dtype, std::vector<int64_t> shape) override;
+  Stats GetStats() override;
+  absl::Status Shutdown(absl::Duration patience) override;
 
  private:
-  friend class PoolCall;
+  friend class PoolSubmission;
+  struct Async {
+    std::unique_ptr<PoolSubmission> submission;
+    internal::Completion completion;
+  };
+
   explicit PoolCore(Options options) : options_(std::move(options)) {}
   absl::Status Begin();
   absl::Status AwaitWorkers(Deadline deadline);
   void OnNotice(Message notice) override;
-  absl::Status Push(PoolCall& call, std::string_view pickle, std::span<const BufferRef> buffers,
-                    std::span<const Handle> handles);
-  absl::StatusOr<std::unique_ptr<Reply>> TakeOutcome(PoolCall& call);
 
+  // Submitting.
+  absl::Status Register(PoolSubmission& submission, uint64_t count, bool notify);
+  void Push(PoolSubmission& submission, uint64_t index, const absl::StatusOr<EncodedValue>& arguments,
+            const CallOptions& options, HostId worker);
+
+  // Outcomes.
+  absl::Status AwaitGroup(CallGroup& group, Deadline deadline);
+  bool ServesHere() const;
+  absl::Status WhyStuck() const;
+  internal::OutcomeOr Open(std::string_view function, CallId call, Arrival arrival);
+  absl::Status LostError(std::string_view function, CallId call, std::span<const std::byte> lost_worker);
+
+  // The crew's thread, when a deadline may be over; the next one.
+  int64_t EndOverdue();
+
+  // What Poll does, until the deadline; how many.
+  size_t Complete(Deadline deadline);
+  size_t DeliverOutput();
+  bool AwaitCrew(Deadline deadline);
+
+  // Constant after Begin().
   const Options options_;
   Session* session_ = nullptr;
   std::unique_ptr<CallClient> client_;
+  std::unique_ptr<Lanes> lanes_;
+  std::unique_ptr<ExposedFunctions> exposed_;
   std::unique_ptr<Crew> crew_;
+
+  Deadlines deadlines_;
   std::atomic<bool> shut_down_{false};
+  std::atomic<uint32_t> home_{0};  // ThreadToken of the thread that polled last; 0: none
 
   absl::Mutex mutex_;
   int ready_ ABSL_GUARDED_BY(mutex_) = 0;  // workers that have begun, ever
   absl::Status report_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<const CallGroup*, Async> async_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Async> completed_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace pyhost

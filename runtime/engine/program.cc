@@ -14,8 +14,8 @@
 #include "absl/strings/str_split.h"
 
 // Set by meson: where `meson install` puts the program.
-#ifndef PYHOST_INSTALLED_PROGRAM
-#error "build with meson: it says where the program is installed"
+#if !defined(PYHOST_INSTALLED_PROGRAM) || !defined(PYHOST_VERSION)
+#error "build with meson: it says where the program is installed, and its version"
 #endif
 
 namespace pyhost {
@@ -78,5 +78,7 @@ absl::StatusOr<std::string> FindProgram(const std::string& wish) {
       absl::StrJoin(places, ", ", [](std::string* out, const fs::path& place) { out->append(place.string()); }),
       ".  Install it (`meson install`), or name it with Options::program or PYHOST_PROGRAM"));
 }
+
+std::string EngineVersion() { return PYHOST_VERSION; }
 
 }  // namespace pyhost

@@ -14,6 +14,9 @@ namespace pyhost {
 // NotFound says where it looked.
 absl::StatusOr<std::string> FindProgram(const std::string& wish);
 
+// What library and program compare before they work together: "0.1.0".
+std::string EngineVersion();
+
 }  // namespace pyhost
 
 #endif  // PYHOST_RUNTIME_ENGINE_PROGRAM_H_

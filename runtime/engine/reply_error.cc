@@ -1,7 +1,6 @@
 #include "runtime/engine/reply_error.h"
 
 #include <charconv>
-#include <cstring>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
@@ -36,12 +35,18 @@ absl::Status ExceptionStatus(std::string_view function, std::span<const std::byt
   return status;
 }
 
-absl::Status LostStatus(std::string_view function, std::span<const std::byte> lost_worker) {
-  LostWorker lost;
-  if (lost_worker.size() != sizeof(lost)) return absl::DataLossError("malformed report of a lost worker");
-  std::memcpy(&lost, lost_worker.data(), sizeof(lost));
-  return absl::AbortedError(absl::StrCat("the worker (pid ", lost.pid, ") ", ExitStatus::Decode(lost.exit).ToString(),
-                                         " running ", std::string(function)));
+absl::Status LostStatus(std::string_view function, const LostWorker& lost, std::string_view fault) {
+  std::string text = absl::StrCat(std::string(function), ": the worker (pid ", lost.pid, ") ",
+                                  ExitStatus::Decode(lost.exit).ToString(), " running it");
+  if (!fault.empty()) absl::StrAppend(&text, "\n", std::string(fault));
+  return absl::AbortedError(text);
+}
+
+absl::Status OverdueStatus(std::string_view function, int32_t pid, std::string_view fault) {
+  std::string text = absl::StrCat(std::string(function), ": not done within its deadline; its worker (pid ", pid,
+                                  ") was ended and is replaced");
+  if (!fault.empty()) absl::StrAppend(&text, ".  It was at:\n", std::string(fault));
+  return absl::DeadlineExceededError(text);
 }
 
 }  // namespace pyhost

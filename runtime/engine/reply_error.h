@@ -4,13 +4,13 @@
 #define PYHOST_RUNTIME_ENGINE_REPLY_ERROR_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
 #include "runtime/broker/call_frame.h"
-#include "runtime/segment/segment.h"
 
 namespace pyhost {
 
@@ -21,9 +21,11 @@ inline constexpr char kTracebackUrl[] = "pyhost/traceback";
 // `packed`: what pyhost.engine.describe() made of an exception raised by `function`.
 absl::Status ExceptionStatus(std::string_view function, std::span<const std::byte> packed);
 
-// The worker ended in the middle of the call, or before it began: "worker 2 (pid 811) killed by SIGSEGV running
-// brain:plan".  Aborted.
-absl::Status LostStatus(std::string_view function, std::span<const std::byte> lost_worker);
+// The worker ended in the middle of the call: "the worker (pid 811) killed by SIGSEGV running brain:plan", and what it wrote
+// about where it was (`fault`, may be empty).  Aborted.
+absl::Status LostStatus(std::string_view function, const LostWorker& lost, std::string_view fault);
+// ... because the call's deadline was over.  DeadlineExceeded.
+absl::Status OverdueStatus(std::string_view function, int32_t pid, std::string_view fault);
 
 }  // namespace pyhost
 

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/base/status_util.h"
+#include "runtime/engine/fault_file.h"
 #include "runtime/os/launcher.h"
 #include "runtime/os/unix_socket.h"
 #include "runtime/supervision/protocol.h"
@@ -65,10 +66,9 @@ absl::StatusOr<UniqueFd> OpenNoInput() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<WorkerStarter>> WorkerStarter::Create(Session* session, Handle pool,
-                                                                     const Options& options) {
-  std::unique_ptr<WorkerStarter> starter(new WorkerStarter(session, pool));
-  starter->options_ = options;
+absl::StatusOr<std::unique_ptr<WorkerStarter>> WorkerStarter::Create(Session* session, const Options& options,
+                                                                     const std::string& version) {
+  std::unique_ptr<WorkerStarter> starter(new WorkerStarter(session, options, version));
   PYHOST_ASSIGN_OR_RETURN(starter->working_directory_, OpenFolder(options.working_directory));
   PYHOST_ASSIGN_OR_RETURN(starter->no_input_, OpenNoInput());
   StartOverrides& overrides = starter->overrides_;
@@ -81,31 +81,39 @@ absl::StatusOr<std::unique_ptr<WorkerStarter>> WorkerStarter::Create(Session* se
   return starter;
 }
 
-absl::StatusOr<std::unique_ptr<ChildProcess>> WorkerStarter::Start(int number, int output, Deadline deadline) {
+absl::StatusOr<std::unique_ptr<ChildProcess>> WorkerStarter::Start(const WorkerSeat& seat, Deadline deadline) {
   PYHOST_ASSIGN_OR_RETURN(
       std::unique_ptr<ChildStart> start,
-      ChildStart::Create(session_, absl::StrCat("worker ", number), static_cast<uint32_t>(HostFlag::kWorker)));
-  PYHOST_RETURN_IF_ERROR(start->Share(pool_));
+      ChildStart::Create(session_, absl::StrCat("worker ", seat.number), static_cast<uint32_t>(HostFlag::kWorker)));
+  for (Handle lane : seat.lanes) PYHOST_RETURN_IF_ERROR(start->Share(lane));
+  start->AddDescriptor(seat.faults);
   StartOverrides overrides = overrides_;
-  overrides.standard[1] = overrides.standard[2] = output;
+  overrides.standard[1] = overrides.standard[2] = seat.output;
   start->Override(std::move(overrides));
   ServerSpec server;
   server.program = session_->program();
   server.method = "engine";
-  const std::string body = Body(number);
+  const std::string body = Body(seat);
   return start->Commit(server, std::as_bytes(std::span(body)), {deadline, nullptr});
 }
 
 // As modules/pyhost/engine.py reads it: names, each with its texts.
-std::string WorkerStarter::Body(int number) const {
-  WireWriter writer;
+std::string WorkerStarter::Body(const WorkerSeat& seat) const {
+  const auto one = [](const auto& value) { return std::vector<std::string>{absl::StrCat(value)}; };
+  std::vector<std::string> lanes;
+  for (Handle lane : seat.lanes) lanes.push_back(absl::StrCat(lane.value()));
   const std::vector<std::pair<std::string_view, std::vector<std::string>>> settings = {
-      {"pool", {absl::StrCat(pool_.value())}},
-      {"number", {absl::StrCat(number)}},
+      {"version", one(version_)},
+      {"lanes", lanes},
+      {"wait_at", one(seat.wait_at)},
+      {"hot", one(options_.hot_workers ? 1 : 0)},
+      {"faults", one(seat.faults)},
+      {"dump_signal", one(FaultFile::DumpSignal())},
       {"python_path", options_.python_path},
       {"preload", options_.preload},
-      {"startup", options_.startup_code.empty() ? std::vector<std::string>() : std::vector{options_.startup_code}},
+      {"startup", options_.startup_code.empty() ? std::vector<std::string>() : one(options_.startup_code)},
   };
+  WireWriter writer;
   writer.Number(settings.size());
   for (const auto& [name, texts] : settings) {
     writer.Text(name);

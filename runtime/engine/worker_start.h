@@ -15,7 +15,7 @@
 
 #include "absl/status/statusor.h"
 #include "runtime/base/deadline.h"
-#include "runtime/include/pyhost/options.h"
+#include "pyhost/options.h"
 #include "runtime/os/unique_fd.h"
 #include "runtime/session/session.h"
 #include "runtime/supervision/child_process.h"
@@ -23,21 +23,31 @@
 
 namespace pyhost {
 
+// What one worker gets.
+struct WorkerSeat {
+  int number = 0;
+  std::vector<Handle> lanes;  // Lanes::HandlesFor
+  size_t wait_at = 0;
+  int faults = -1;  // FaultFile's descriptor
+  int output = -1;  // its descriptors 1 and 2; -1: the engine's own
+};
+
 class WorkerStarter {
  public:
-  // Errors name the folder that cannot be opened.
-  static absl::StatusOr<std::unique_ptr<WorkerStarter>> Create(Session* session, Handle pool, const Options& options);
+  // Errors name the folder that cannot be opened.  `version`: of the library, for the worker to compare with its own.
+  static absl::StatusOr<std::unique_ptr<WorkerStarter>> Create(Session* session, const Options& options,
+                                                               const std::string& version);
 
-  // `output`: the worker's descriptors 1 and 2; -1: the engine's own.
-  absl::StatusOr<std::unique_ptr<ChildProcess>> Start(int number, int output, Deadline deadline);
+  absl::StatusOr<std::unique_ptr<ChildProcess>> Start(const WorkerSeat& seat, Deadline deadline);
 
  private:
-  WorkerStarter(Session* session, Handle pool) : session_(session), pool_(pool) {}
-  std::string Body(int number) const;
+  WorkerStarter(Session* session, const Options& options, const std::string& version)
+      : session_(session), options_(options), version_(version) {}
+  std::string Body(const WorkerSeat& seat) const;
 
   Session* const session_;
-  const Handle pool_;
-  Options options_;
+  const Options options_;
+  const std::string version_;
   StartOverrides overrides_;
   UniqueFd working_directory_;
   UniqueFd no_input_;

@@ -99,6 +99,10 @@ absl::Status Queue::PopInto(PopRequest& request, Wait wait) {
   return Annotate(waited, absl::StrFormat("pop from %s, which is empty", handle_.ToString()));
 }
 
+absl::Status Queue::AwaitTaken(const std::function<bool()>& take, Wait wait) {
+  return state_->readable.Await(me_, wait, take);
+}
+
 // Looks for about a microsecond before the wait proper begins: with a producer at work the next message is
 // nearly there, and registering as a waiter would cost the producer its cache line.
 bool Queue::PopSoon(PopRequest& request) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <limits>
 
 #include "absl/strings/str_format.h"
 #include "runtime/base/crash_point.h"
@@ -128,6 +129,23 @@ absl::Status Queue::Push(const MessageView& message, Wait wait) {
   absl::Status status;
   PushPrepared({&prepared, 1}, wait, &status);
   return status;
+}
+
+absl::Status Queue::PushQuietly(const MessageView& message) {
+  Prepared prepared;
+  PYHOST_RETURN_IF_ERROR(Prepare(message, &prepared));
+  absl::Status status;
+  if (PushSome({&prepared, 1}, &status) != 0 || !status.ok()) return status;
+  return absl::DeadlineExceededError(
+      absl::StrFormat("push to %s, which is full with %u messages", handle_.ToString(), max_items()));
+}
+
+void Queue::NotifyReaders(uint32_t messages) {
+  if (messages == std::numeric_limits<uint32_t>::max()) {
+    state_->readable.NotifyAll();
+  } else {
+    state_->readable.Notify(messages);
+  }
 }
 
 size_t Queue::PushBatch(std::span<const MessageView> messages, Wait wait, absl::Status* status) {

@@ -19,6 +19,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -113,6 +114,11 @@ class Queue {
   // Returns how many were pushed before an error or the deadline; `*status` says why it stopped.
   size_t PushBatch(std::span<const MessageView> messages, Wait wait, absl::Status* status);
 
+  // For who pushes much and wakes once: pushes to an unbounded queue and wakes nobody.  A call of NotifyReaders follows.
+  absl::Status PushQuietly(const MessageView& message);
+  // Wakes consumers for so many messages; with the greatest number, all of them, to look for themselves.
+  void NotifyReaders(uint32_t messages);
+
   // Blocks while the queue is empty.  DeadlineExceeded; OutOfRange when closed and drained.
   absl::StatusOr<Message> Pop(Wait wait);
   // At least one, at most `max`; waits only for the first.
@@ -147,6 +153,9 @@ class Queue {
   // everybody look again who waits for a message.
   absl::Status WaitReadable(Wait wait, const std::atomic<bool>& stopped);
   void WakeConsumers();
+  // For consumers of several queues, who all wait at this one: waits until take() has taken something, from here (without
+  // waiting) or elsewhere.  Whoever pushes elsewhere calls NotifyReaders here.
+  absl::Status AwaitTaken(const std::function<bool()>& take, Wait wait);
 
  private:
   Queue(Segment* segment, HostId me, Handle handle, QueueState* state)

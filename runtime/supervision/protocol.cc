@@ -19,7 +19,8 @@ uint64_t Hash(std::string_view bytes, uint64_t hash = 0xcbf29ce484222325) {
 }  // namespace
 
 bool IsEarlyVariable(std::string_view entry) {
-  constexpr std::array<std::string_view, 7> kPrefixes = {"PYTHON", "LC_", "LD_", "MALLOC_", "TZ=", "LANG", "GLIBC_TUNABLES="};
+  constexpr std::array<std::string_view, 8> kPrefixes = {"PYTHON", "LC_",  "LD_",             "MALLOC_",
+                                                       "TZ=",    "LANG", "GLIBC_TUNABLES=", "VIRTUAL_ENV="};
   return std::any_of(kPrefixes.begin(), kPrefixes.end(),
                      [&](std::string_view prefix) { return entry.starts_with(prefix); });
 }

@@ -33,7 +33,7 @@ struct Output {
   std::string path = {};
   // Called by WorkerPool::Poll() on the polling thread with what one worker wrote, whole lines where it wrote whole lines.
   // Of a worker that writes faster than the engine polls, the newest 1 MiB is kept and a line says what was dropped.
-  std::function<void(int worker, std::string_view text)> on_output = {};
+  std::function<void(int worker, std::string_view text)> on_output = nullptr;
 };
 
 struct Options {
@@ -62,6 +62,20 @@ struct Options {
   std::string program = {};
   // How long Start() waits until every worker is ready.
   absl::Duration start_timeout = absl::Seconds(60);
+  // Workers never sleep: a call is taken within a microsecond and never costs a wake-up, and each worker uses a processor
+  // all the time.
+  bool hot_workers = false;
+};
+
+// Of calls that wait for a worker, those of a higher priority are taken first; a call that runs is not interrupted.
+enum class Priority { kHigh, kNormal, kLow };
+
+// What a call is submitted with: pool->With({.deadline = absl::Milliseconds(5)}).Call<double>(...).
+struct CallOptions {
+  Priority priority = Priority::kNormal;
+  // From submission on.  A call that has no outcome by then ends as DeadlineExceeded: one that waits is not run; the worker
+  // that runs it is killed and replaced, and the error says where in the script it was.  Noticed within some milliseconds.
+  absl::Duration deadline = absl::InfiniteDuration();
 };
 
 }  // namespace pyhost

@@ -1,0 +1,168 @@
+// What a script can do wrong costs its call an error, and the engine nothing.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include "runtime/engine/pool_test_util.h"
+
+namespace pyhost {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+
+class IsolationTest : public PoolTest {
+ protected:
+  // The call ends as Aborted, its error says `how` and what it ran, and the pool goes on.
+  void ExpectLost(const std::string& function, const std::string& how) {
+    const absl::Status status = Error(function);
+    EXPECT_EQ(status.code(), absl::StatusCode::kAborted) << status;
+    EXPECT_THAT(Text(status), HasSubstr(function));
+    EXPECT_THAT(Text(status), HasSubstr(how));
+    ExpectAlive();
+  }
+};
+
+TEST_F(IsolationTest, SegmentationFaultSaysWhereInTheScriptItWas) {
+  Script("crash", "import ctypes\ndef fault():\n  ctypes.string_at(0)\n");
+  Start({.workers = 1});
+  ExpectLost("crash:fault", "killed by SIGSEGV");
+  EXPECT_THAT(Text(Error("crash:fault")), HasSubstr("crash.py\", line 3 in fault"));
+}
+
+TEST_F(IsolationTest, ExitsEndTheCallOnly) {
+  Script("leave", "import os, sys\ndef hard(): os._exit(3)\ndef soft(): sys.exit('bye')\ndef stop(): raise KeyboardInterrupt\n");
+  Start({.workers = 1});
+  ExpectLost("leave:hard", "exited with code 3");
+  ExpectLost("leave:soft", "the script called sys.exit('bye')");
+  EXPECT_FALSE(Error("leave:stop").ok());
+  ExpectAlive();
+  EXPECT_EQ(pool().Stats().replaced, 1u);
+}
+
+TEST_F(IsolationTest, KillOfTheProcessGroupReachesTheWorkerAlone) {
+  Script("group", "import os, signal\ndef kill(): os.killpg(0, signal.SIGKILL)\ndef kill0(): os.kill(0, signal.SIGTERM)\n");
+  Start({.workers = 2});
+  ExpectLost("group:kill", "killed by SIGKILL");
+  ExpectLost("group:kill0", "killed by SIGTERM");
+  PollUntil([&] { return pool().Stats().workers.size() == 2; });
+}
+
+TEST_F(IsolationTest, MemoryBeyondTheLimitIsAMemoryErrorOfTheCall) {
+  Script("greedy", "def eat():\n  hoard = []\n  while True: hoard.append(bytearray(1 << 20))\n");
+  Start({.workers = 1, .worker_memory_limit = 256 << 20});
+  EXPECT_EQ(Error("greedy:eat").code(), absl::StatusCode::kResourceExhausted);
+  ExpectAlive();
+  EXPECT_EQ(pool().Stats().replaced, 0u);
+}
+
+TEST_F(IsolationTest, FloodOfOutputStopsNobodyAndTheNewestIsKept) {
+  Script("flood", "def flood():\n  for i in range(100000): print('a line of some length, so that it soon is much', i)\n");
+  std::string output;
+  Start({.workers = 1,
+         .output = {.to = Output::To::kCallback,
+                    .on_output = [&](int worker, std::string_view text) { output.append(worker == 0 ? text : "?"); }}});
+  ASSERT_TRUE(Error("flood:flood").ok());  // Nobody polls meanwhile.
+  PollUntil([&] { return output.ends_with(" 99999\n"); });
+  EXPECT_THAT(output, HasSubstr(" bytes of output dropped]\n"));
+  EXPECT_LE(output.size(), size_t{2} << 20);
+}
+
+TEST_F(IsolationTest, OutputOfAWorkerThatCrashesIsDelivered) {
+  Script("last", "import os\ndef words():\n  print('last words')\n  os._exit(1)\n");
+  std::string output;
+  Start({.workers = 1, .output = {.to = Output::To::kCallback, .on_output = [&](int, std::string_view text) {
+    output.append(text);
+  }}});
+  EXPECT_FALSE(Error("last:words").ok());
+  PollUntil([&] { return output == "last words\n"; });
+}
+
+TEST_F(IsolationTest, OutputGoesToAFile) {
+  Script("say", "import sys\ndef hello():\n  print('hello')\n  print('oops', file=sys.stderr)\n");
+  const std::string path = scripts() + "/log.txt";
+  Start({.workers = 1, .output = {.to = Output::To::kFile, .path = path}});
+  ASSERT_TRUE(Error("say:hello").ok());
+  std::stringstream text;
+  text << std::ifstream(path).rdbuf();
+  EXPECT_EQ(text.str(), "hello\noops\n");
+}
+
+TEST_F(IsolationTest, WorkersReadNoInputOfTheEngines) {
+  Script("ask", "def ask(): return input()\n");
+  Start({.workers = 1});
+  EXPECT_THAT(Text(Error("ask:ask")), HasSubstr("EOFError"));
+}
+
+TEST_F(IsolationTest, PoolGivesUpWhenWorkersDieWithoutAnAnswer) {
+  Script("crash", "import os\ndef leave(): os._exit(9)\n");
+  Start({.workers = 1, .restarts = {.deaths = 3, .period = absl::Seconds(60)}});
+  // A call that took its worker along is answered by that.
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(Error("crash:leave").code(), absl::StatusCode::kAborted);
+  ExpectAlive();
+}
+
+TEST_F(IsolationTest, PoolWhoseReplacementsCannotBeginGivesUpAndSaysWhy) {
+  Script("crash", "import os\ndef leave(): os._exit(9)\n");
+  Script("first", "import os\nmarker = __file__ + '.began'\n"
+                  "if os.path.exists(marker): os._exit(7)\nopen(marker, 'w').close()\n");
+  Start({.workers = 1, .preload = {"first"}, .restarts = {.deaths = 3, .period = absl::Seconds(60)}});
+  EXPECT_EQ(Error("crash:leave").code(), absl::StatusCode::kAborted);
+  const absl::Status status = Error("crash:leave");
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(Text(status), HasSubstr("the pool gave up: 3 workers ended within 1m and no call was answered meanwhile; the "
+                                      "last: "));
+  EXPECT_THAT(Text(status), HasSubstr("exited with code 7"));
+}
+
+// ---- The engine's own process ---------------------------------------------------------------------------------
+
+volatile sig_atomic_t child_signals = 0;
+
+TEST_F(IsolationTest, EngineHasNoChildrenAndGetsNoSigchld) {
+  child_signals = 0;
+  struct sigaction action = {}, before = {};
+  action.sa_handler = [](int) { child_signals = child_signals + 1; };
+  sigaction(SIGCHLD, &action, &before);
+  Script("crash", "import os\ndef leave(): os._exit(9)\n");
+  Start({.workers = 2});
+  EXPECT_FALSE(Error("crash:leave").ok());
+  ExpectAlive();
+  int status = 0;
+  EXPECT_EQ(waitpid(-1, &status, WNOHANG), -1);
+  EXPECT_EQ(errno, ECHILD);
+  EXPECT_EQ(waitpid(-1, &status, WNOHANG | __WALL), -1);
+  EXPECT_EQ(child_signals, 0);
+  sigaction(SIGCHLD, &before, nullptr);
+}
+
+TEST_F(IsolationTest, EngineMayIgnoreSigchldAndScriptsCanStillWait) {
+  auto before = signal(SIGCHLD, SIG_IGN);
+  Script("run", "import subprocess\ndef code(): return subprocess.run(['false']).returncode\n");
+  Start({.workers = 1});
+  EXPECT_EQ(pool().Call<int>("run:code").Get().value(), 1);
+  signal(SIGCHLD, before);
+}
+
+TEST_F(IsolationTest, DescriptorsOfTheEngineAreNotInherited) {
+  Script("fds", "import os\ndef names(): return sorted(os.readlink(f'/proc/self/fd/{f}') for f in os.listdir('/proc/self/fd')\n"
+                "  if os.path.exists(f'/proc/self/fd/{f}'))\n");
+  const std::string path = scripts() + "/private.txt";
+  std::ofstream open_file(path);
+  Start({.workers = 1});
+  const auto names = pool().Call<std::vector<std::string>>("fds:names").Get();
+  ASSERT_TRUE(names.ok()) << names.status();
+  EXPECT_THAT(*names, ::testing::Not(::testing::Contains(path)));
+}
+
+}  // namespace
+}  // namespace pyhost

@@ -1,0 +1,150 @@
+// How pools begin and end, and what workers begin with.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "runtime/engine/pool_test_util.h"
+#include "runtime/engine/program.h"
+#include "runtime/engine/worker_start.h"
+
+namespace pyhost {
+namespace {
+
+using ::testing::HasSubstr;
+
+using PoolLifeTest = PoolTest;
+
+TEST_F(PoolLifeTest, OrderlyShutdownFinishesWhatWasSubmitted) {
+  Script("slow", "import time\ndef nap(): time.sleep(0.1); return 1\n");
+  Start({.workers = 1});
+  auto first = pool().Call<int>("slow:nap"), second = pool().Call<int>("slow:nap");
+  EXPECT_TRUE(pool().Shutdown(absl::Seconds(30)).ok());
+  EXPECT_EQ(first.Get().value(), 1);
+  EXPECT_EQ(second.Get().value(), 1);
+}
+
+TEST_F(PoolLifeTest, CallsAfterShutdownAreRefused) {
+  Start({.workers = 1});
+  ASSERT_TRUE(pool().Shutdown(absl::Seconds(30)).ok());
+  const absl::Status status = Error("builtins:abs");
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Text(status), HasSubstr("builtins:abs: the pool was shut down"));
+  EXPECT_FALSE(pool().Broadcast<int>("builtins:abs", 1).Get().ok());
+  EXPECT_TRUE(pool().Shutdown(absl::Seconds(30)).ok());
+  absl::Status seen;
+  pool().CallAsync<int>("builtins:abs", [&](absl::StatusOr<int> result) { seen = result.status(); }, 1);
+  pool().Poll();
+  EXPECT_EQ(seen.code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(PoolLifeTest, ShutdownWhosePatienceEndsKillsAndSaysSo) {
+  Script("slow", "import time\ndef hang(): time.sleep(1000)\n");
+  Start({.workers = 2});
+  auto call = pool().Call<void>("slow:hang");
+  EXPECT_EQ(pool().Shutdown(absl::Milliseconds(50)).code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(call.Get().code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(PoolLifeTest, ImmediateShutdownCancelsWhatIsRunning) {
+  Script("slow", "import time\ndef hang(): time.sleep(1000)\n");
+  Start({.workers = 2});
+  auto call = pool().Call<void>("slow:hang");
+  EXPECT_TRUE(pool().Shutdown(absl::ZeroDuration()).ok());
+  EXPECT_EQ(call.Get().code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(PoolLifeTest, FutureOutlivesItsPool) {
+  Script("slow", "import time\ndef hang(): time.sleep(1000)\n");
+  Start({.workers = 1});
+  auto call = pool().Call<void>("slow:hang");
+  EndPool();
+  EXPECT_EQ(call.Get().code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(PoolLifeTest, SeveralPoolsLiveSideBySide) {
+  Start({.workers = 1});
+  auto other = WorkerPool::Start({.workers = 1, .startup_code = "import builtins; builtins.mark = lambda: 7"});
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_EQ(other->Call<int>("builtins:mark").Get().value(), 7);
+  EXPECT_EQ(Error("builtins:mark").code(), absl::StatusCode::kNotFound);
+}
+
+// ---- What workers begin with --------------------------------------------------------------------------------------
+
+TEST_F(PoolLifeTest, StartUpCodeAndPreloadsRunInEveryWorkerBeforeItsFirstCall) {
+  Script("state", "import sys\nvalue = 1\ndef get(): return value\n");
+  Start({.workers = 2, .preload = {"state"}, .startup_code = "import state\nstate.value += 41\n"});
+  EXPECT_THAT(AllValues(pool().Broadcast<int>("state:get").Get()), ::testing::ElementsAre(42, 42));
+}
+
+TEST_F(PoolLifeTest, EnvironmentAndWorkingDirectoryAreTheWorkers) {
+  Script("where", "import os\ndef env(name): return os.environ.get(name)\ndef cwd(): return os.getcwd()\n");
+  setenv("PYHOST_TEST_ENGINE", "mine", 1);
+  setenv("PYHOST_TEST_REMOVED", "x", 1);
+  Start({.workers = 1,
+         .environment = {{"PYHOST_TEST_ADDED", "żółw"}, {"PYHOST_TEST_REMOVED", ""}},
+         .working_directory = scripts()});
+  using Text = std::optional<std::string>;
+  EXPECT_EQ(pool().Call<Text>("where:env", "PYHOST_TEST_ENGINE").Get().value(), "mine");
+  EXPECT_EQ(pool().Call<Text>("where:env", "PYHOST_TEST_ADDED").Get().value(), "żółw");
+  EXPECT_EQ(pool().Call<Text>("where:env", "PYHOST_TEST_REMOVED").Get().value(), std::nullopt);
+  EXPECT_EQ(pool().Call<std::string>("where:cwd").Get().value(), scripts());
+}
+
+TEST_F(PoolLifeTest, VirtualEnvironmentsPackagesAreSeen) {
+  const std::string environment = scripts() + "/venv";
+  const auto program = FindProgram("");
+  ASSERT_TRUE(program.ok());
+  ASSERT_EQ(std::system((*program + " -m venv --without-pip " + environment).c_str()), 0);
+  Script("prefix", "import sys\ndef prefix(): return sys.prefix\n");
+  Start({.workers = 1, .virtual_env = environment});
+  EXPECT_EQ(pool().Call<std::string>("prefix:prefix").Get().value(), environment);
+}
+
+// ---- What keeps a pool from beginning -------------------------------------------------------------------------------
+
+TEST_F(PoolLifeTest, StartFailsWithWhatTheStartUpCodeRaised) {
+  const auto pool = WorkerPool::Start({.workers = 2, .startup_code = "import nothing_of_that_name"});
+  EXPECT_THAT(Text(pool.status()), HasSubstr("a worker could not begin: ModuleNotFoundError: No module named "
+                                             "'nothing_of_that_name'"));
+  EXPECT_THAT(Text(pool.status()), HasSubstr("<start-up code>"));
+}
+
+TEST_F(PoolLifeTest, StartUpCodeThatCrashesMakesThePoolGiveUp) {
+  const auto pool = WorkerPool::Start({.workers = 1, .startup_code = "import os; os._exit(5)"});
+  EXPECT_EQ(pool.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(Text(pool.status()), HasSubstr("exited with code 5"));
+}
+
+TEST_F(PoolLifeTest, StartUpCodeThatHangsIsATimeOut) {
+  const auto pool = WorkerPool::Start(
+      {.workers = 1, .startup_code = "import time; time.sleep(1000)", .start_timeout = absl::Milliseconds(300)});
+  EXPECT_EQ(pool.status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(PoolLifeTest, OptionsThatMakeNoSenseAreNamed) {
+  EXPECT_EQ(WorkerPool::Start({.workers = -1}).status().code(), absl::StatusCode::kInvalidArgument);
+  const auto nowhere = WorkerPool::Start({.workers = 1, .working_directory = "/nowhere/at/all"});
+  EXPECT_THAT(Text(nowhere.status()), HasSubstr("working directory '/nowhere/at/all': No such file or directory"));
+  const auto silent = WorkerPool::Start({.workers = 1, .output = {.to = Output::To::kCallback}});
+  EXPECT_EQ(silent.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(PoolLifeTest, MissingProgramIsNamed) {
+  Options options;
+  options.program = "/nowhere/pyhost";
+  const auto pool = WorkerPool::Start(options);
+  EXPECT_EQ(pool.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Text(pool.status()), HasSubstr("Options::program names '/nowhere/pyhost'"));
+  setenv("PYHOST_PROGRAM", "/nowhere/else", 1);
+  EXPECT_THAT(Text(WorkerPool::Start().status()), HasSubstr("PYHOST_PROGRAM names '/nowhere/else'"));
+  unsetenv("PYHOST_PROGRAM");
+}
+
+}  // namespace
+}  // namespace pyhost
