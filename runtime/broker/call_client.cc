@@ -95,6 +95,7 @@ absl::StatusOr<CallId> CallClient::Register(const std::shared_ptr<CallGroup>& gr
   MutexLock lock(mutex_);
   if (!refused_.ok()) return refused_;
   const uint64_t first = next_call_;
+  if (count == 0) return CallId::FromValue(first);
   next_call_ += count;
   outstanding_ += count;
   group->outstanding_ += count;

@@ -130,6 +130,13 @@ class CallPathTest : public ::testing::Test {
   uint64_t submitted_ = 0;
 };
 
+TEST_F(CallPathTest, NoCallsAreNothingToWaitFor) {
+  EXPECT_TRUE(client_->Register(group_, 0, 0).ok());
+  EXPECT_TRUE(client_->WaitForAll(*group_, Wait::Try()).ok());
+  client_->Terminate(absl::CancelledError("the end"));
+  EXPECT_TRUE(client_->Take(*group_, 1).empty());
+}
+
 TEST_F(CallPathTest, EveryCallGetsItsReply) {
   Submit({"a", "b", "c"});
   ServeTheRest();

@@ -175,7 +175,8 @@ absl::Status LaunchDetached(Launcher& launcher, const LaunchOptions& options) {
   constexpr size_t kStackBytes = 256 * 1024;
   void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
   if (stack == MAP_FAILED) return ErrnoStatus(errno, "mmap a stack to launch from");
-  DetachedLaunch launch = {&launcher, &options, absl::OkStatus()};
+  DetachedLaunch launch = {&launcher, &options,
+                           absl::InternalError(absl::StrCat("the process that was to launch ", options.program, " died"))};
   // A signal handler must not run on the borrowed memory.
   sigset_t all, before;
   sigfillset(&all);

@@ -5,6 +5,7 @@
 #include "runtime/base/crash_point.h"
 #include "runtime/base/status_util.h"
 #include "runtime/queue/ring.h"
+#include "runtime/segment/segment_map.h"
 
 namespace pyhost {
 namespace {
@@ -84,7 +85,7 @@ void ProducerEnd::LookWhatIsFreed() {
 
 absl::StatusOr<std::byte*> ProducerEnd::Reserve(size_t frame_bytes) {
   if (chunk_.header == nullptr) return Annotate(CorruptChunk(at_.chunk), queue_.ToString());
-  if (ring::Index(at_.at) >= chunk_.capacity) return Annotate(CorruptChunk(at_.chunk), queue_.ToString());
+  if (!ring::IsPlace(at_.at, chunk_.capacity)) return Annotate(CorruptChunk(at_.chunk), queue_.ToString());
   ring::Place place = ring::Find(freed_, at_.at, frame_bytes, chunk_.capacity);
   if (!place.fits) {
     LookWhatIsFreed();
@@ -142,8 +143,8 @@ absl::StatusOr<FrameView> ReadFrame(const Segment& segment, QueuePosition& at) {
     if (chunk.header == nullptr) return CorruptChunk(next);
   }
   for (int skips = 0; skips < 2; ++skips) {
+    if (!ring::IsPlace(at.at, chunk.capacity)) break;
     const uint64_t index = ring::Index(at.at);
-    if (index >= chunk.capacity) break;
     absl::StatusOr<FrameView> frame = ParseFrame({chunk.ring + index, chunk.capacity - index});
     if (!frame.ok()) return frame;
     if (frame->kind != FrameKind::kSkip) {
@@ -152,7 +153,7 @@ absl::StatusOr<FrameView> ReadFrame(const Segment& segment, QueuePosition& at) {
     }
     at.at = ring::NextLap(at.at);
   }
-  return absl::DataLossError("corrupt frame: nothing but skips");
+  return absl::DataLossError("corrupt queue: no frame where the next one should be");
 }
 
 ConsumerEnd::ConsumerEnd(Segment& segment, HostId me, Handle queue, QueueState& state,
@@ -194,7 +195,8 @@ void ConsumerEnd::Commit() {
 // Frees the chunks from `first_chunk` up to the one of the head.
 void ConsumerEnd::GiveBack(uint64_t first_chunk) {
   state_.freed_chunk.store(at_.chunk, std::memory_order_release);
-  for (uint64_t offset = first_chunk; offset != at_.chunk;) {
+  uint64_t steps = segment_.map().max_objects();  // damage could have made a circle of them
+  for (uint64_t offset = first_chunk; offset != at_.chunk && steps > 0; --steps) {
     const Chunk chunk = ChunkAt(segment_, offset);
     if (chunk.header == nullptr) return;
     const uint64_t next = chunk.header->next.load(std::memory_order_relaxed);

@@ -26,6 +26,28 @@ struct Queue::PopRequest {
 
 namespace {
 
+// A consumer that only drains is quicker than its producer.  If it took every message in the moment when it comes, the
+// cache lines that tell of messages would change sides with each of them, which costs both several times a push.  So
+// such a consumer trails: finding the queue empty, it stays away for kDistanceNanos, and finds a dozen messages then.
+// Whether it pays is found out by trying, seldom, as it costs a consumer that answers each message that time.
+constexpr int64_t kDistanceNanos = 1'000;
+constexpr uint16_t kLeastProbeGap = 16, kMostProbeGap = 2048;
+
+bool ShouldTrail(QueueState& state) {
+  if (state.trailing.load(std::memory_order_relaxed) != 0) return true;
+  const auto waits = static_cast<uint16_t>(state.waits.load(std::memory_order_relaxed) + 1);
+  const bool probe = waits >= std::max(kLeastProbeGap, state.probe_gap.load(std::memory_order_relaxed));
+  state.waits.store(probe ? 0 : waits, std::memory_order_relaxed);
+  return probe;
+}
+
+void LearnWhetherToTrail(QueueState& state, bool found_several) {
+  const uint16_t gap = state.probe_gap.load(std::memory_order_relaxed);
+  const auto longer = static_cast<uint16_t>(std::clamp(gap * 2, int{kLeastProbeGap}, int{kMostProbeGap}));
+  state.trailing.store(found_several, std::memory_order_relaxed);
+  state.probe_gap.store(found_several ? 0 : longer, std::memory_order_relaxed);
+}
+
 // The handles that a popped frame carried; their transits end after the commit.
 class PoppedHandles {
  public:
@@ -94,7 +116,8 @@ absl::Status Queue::PopInto(PopRequest& request, Wait wait) {
       [&] {
         CloseIfPartnerIsGone();
         return absl::OkStatus();
-      });
+      },
+      [&] { return Readable(); });
   if (waited.ok()) return request.status;
   return Annotate(waited, absl::StrFormat("pop from %s, which is empty", handle_.ToString()));
 }
@@ -108,11 +131,23 @@ absl::Status Queue::AwaitTaken(const std::function<bool()>& take, Wait wait) {
 bool Queue::PopSoon(PopRequest& request) {
   constexpr int kQuickLooks = 50, kLooks = 65;
   if (!SpinningPays()) return false;
+  if (ShouldTrail(*state_) && PopTrailing(request)) return true;
   for (int look = 0; look < kLooks; ++look) {
     if (TryPop(request)) return true;
     if (look >= kQuickLooks) SpinPause();
   }
   return false;
+}
+
+// Stays away for a moment, then looks: with a producer at work there are several messages by then.
+bool Queue::PopTrailing(PopRequest& request) {
+  const int64_t end = Deadline::MonotonicNanos() + kDistanceNanos;
+  do {
+    SpinPause();
+  } while (Deadline::MonotonicNanos() < end);
+  const bool done = TryPop(request);
+  LearnWhetherToTrail(*state_, done && (request.taken > 1 || Readable()));
+  return done;
 }
 
 bool Queue::TryPop(PopRequest& request) {

@@ -175,7 +175,8 @@ size_t Queue::PushPrepared(std::span<const Prepared> prepared, Wait wait, absl::
     return pushed == prepared.size() || !status->ok();
   };
   if (publish()) return pushed;
-  absl::Status waited = state_->writable.Await(me_, wait, [&] { return Writable() && publish(); });
+  absl::Status waited = state_->writable.Await(
+      me_, wait, [&] { return Writable() && publish(); }, [] { return absl::OkStatus(); }, [] { return false; });
   // Room for more than was pushed, or none needed after an error: the next producer's turn.
   if (Writable()) state_->writable.Notify();
   if (!waited.ok() && status->ok()) {

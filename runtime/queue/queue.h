@@ -175,6 +175,7 @@ class Queue {
   bool Drained() const;
   absl::Status PopInto(PopRequest& request, Wait wait);
   bool PopSoon(PopRequest& request);
+  bool PopTrailing(PopRequest& request);
   bool TryPop(PopRequest& request);
   void CloseIfPartnerIsGone();
   bool TakeSome(PopRequest& request, QueueCount seen_tail);

@@ -10,19 +10,22 @@
 #include "runtime/queue/queue_layout.h"
 #include "runtime/segment/object_table.h"
 #include "runtime/segment/segment.h"
+#include "runtime/segment/segment_map.h"
 
 namespace pyhost {
 namespace {
 
 using Visit = absl::FunctionRef<void(Handle)>;
 
-// All that the published frames carry.  Stops at nonsense: what lies behind it cannot be known.
+// All that the published frames carry.  Stops at nonsense: what lies behind it cannot be known.  More bytes than the
+// segment has are nonsense too, and the end of a walk that would go round for ever.
 void VisitFrames(Segment& segment, const QueueState& state, Visit visit) {
   const QueueCount head = ObserveHead(state);
   QueuePosition at = state.heads[head.side()];
+  uint64_t walked = 0;
   for (uint64_t left = ObserveTail(state).messages() - head.messages(); left > 0; --left) {
     absl::StatusOr<FrameView> frame = ReadFrame(segment, at);
-    if (!frame.ok()) return;
+    if (!frame.ok() || (walked += frame->size) > segment.map().total_bytes()) return;
     if (frame->kind == FrameKind::kObject) visit(frame->payload_object);
     for (size_t i = 0; i < frame->handle_count; ++i) visit(frame->handle(i));
   }
@@ -32,7 +35,8 @@ void VisitFrames(Segment& segment, const QueueState& state, Visit visit) {
 void VisitChunks(Segment& segment, const QueueState& state, Visit visit) {
   const uint64_t last = state.tails[ObserveTail(state).side()].chunk;
   uint64_t offset = state.heads[ObserveHead(state).side()].chunk;
-  for (bool more = true; more;) {
+  uint64_t steps = segment.map().max_objects();  // damage could have made a circle of them
+  for (bool more = true; more && steps > 0; --steps) {
     const Chunk chunk = ChunkAt(segment, offset);
     if (chunk.header == nullptr) break;
     more = offset != last;

@@ -64,7 +64,11 @@ struct QueueState {
   QueuePosition heads[2];         // heads[head.side] is where the next frame is read
   uint64_t known_tail;            // copy of `tail`
   std::atomic<uint32_t> ends_with[2];  // HostIds whose end closes the queue, 0 = none; each set once
-  uint64_t reserved2;
+  // Whether consumers stay a little behind (pop.cc).  Hints: a lost update does not matter.
+  std::atomic<uint16_t> trailing;   // 1: they do
+  std::atomic<uint16_t> waits;      // since it was last tried whether they should
+  std::atomic<uint16_t> probe_gap;  // so many waits until it is tried again; 0 = the least
+  uint16_t reserved2;
 
   // Line 3: written by consumers, read by producers.
   alignas(64) std::atomic<uint64_t> head;  // commit word of pop

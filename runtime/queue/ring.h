@@ -18,6 +18,8 @@
 namespace pyhost::ring {
 
 constexpr uint64_t Index(uint64_t at) { return at & 0xffffffff; }
+// Where a frame can begin at all.
+constexpr bool IsPlace(uint64_t at, uint64_t capacity) { return Index(at) < capacity && at % 8 == 0; }
 constexpr uint64_t NextLap(uint64_t at) { return ((at >> 32) + 1) << 32; }
 
 // The position behind `size` bytes at `at`, which end at or before the ring's end.

@@ -157,7 +157,8 @@ std::optional<uint64_t> PageHeap::Allocate(uint64_t pages) {
     const uint64_t first = Carve(found, map_->page(found).length, found, pages);
     return damaged_ ? std::nullopt : std::optional<uint64_t>(first);
   }
-  if (state_.pages_used > map_->block_pages() || map_->block_pages() - state_.pages_used < pages) return std::nullopt;
+  damaged_ = state_.pages_used > map_->block_pages();
+  if (damaged_ || map_->block_pages() - state_.pages_used < pages) return std::nullopt;
   const uint64_t first = state_.pages_used;
   state_.pages_used += pages;
   Carve(first, pages, first, pages);

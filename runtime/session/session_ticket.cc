@@ -13,16 +13,17 @@ namespace {
 std::string Word(const char* name, const std::string& value) { return absl::StrCat("--", name, "=", value); }
 std::string Word(const char* name, int64_t value) { return Word(name, std::to_string(value)); }
 
-bool ParseNumber(std::string_view text, int* number) {
+template <typename Number>
+bool ParseNumber(std::string_view text, Number* number) {
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *number);
   return error == std::errc() && end == text.data() + text.size();
 }
 
 bool ParseHost(std::string_view text, HostId* host) {
-  int value = 0;
+  uint32_t value = 0;
   if (!ParseNumber(text, &value)) return false;
-  *host = HostId::FromValue(static_cast<uint32_t>(value));
-  return true;
+  *host = HostId::FromValue(value);
+  return host->generation() <= HostId::kMaxGeneration;
 }
 
 bool ParseProfile(std::string_view text, ServerProfile* profile) {

@@ -205,7 +205,8 @@ absl::Status Mutex::AcquireSlow(uint32_t depth, Wait wait) {
         [&] {
           watch.Look(*state_, segment_->hosts());
           return absl::OkStatus();
-        });
+        },
+        [&] { return Load(*state_).free(); });
     if (!waited.ok()) return Annotate(waited, absl::StrFormat("acquire %s", handle_.ToString()));
   }
   if (attempt == Attempt::kOwnerDied) return OwnerDiedError(handle_);

@@ -59,7 +59,8 @@ absl::StatusOr<Semaphore> Semaphore::Open(Segment& segment, HostId me, Handle ha
 }
 
 absl::Status Semaphore::Acquire(Wait wait) {
-  absl::Status waited = state_->permits.Await(me_, wait, [&] { return TryAcquire(*state_); });
+  absl::Status waited = state_->permits.Await(
+      me_, wait, [&] { return TryAcquire(*state_); }, [] { return absl::OkStatus(); }, [&] { return value() != 0; });
   PYHOST_CRASH_POINT("semaphore-acquired");
   if (waited.ok()) return waited;
   return Annotate(waited, absl::StrFormat("acquire %s", handle_.ToString()));

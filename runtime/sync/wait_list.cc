@@ -31,7 +31,10 @@ WaitEntry* WaitList::Entry(uint32_t index) const {
       const auto handle =
           Handle::FromValue(state_.extents[extent].load(std::memory_order_acquire));
       absl::StatusOr<std::span<std::byte>> block = segment_.objects().Block(handle);
-      if (!block.ok() || block->size() < ExtentEntries(extent) * sizeof(WaitEntry)) return nullptr;
+      if (!block.ok() || block->size() < ExtentEntries(extent) * sizeof(WaitEntry) ||
+          reinterpret_cast<uintptr_t>(block->data()) % alignof(WaitEntry) != 0) {
+        return nullptr;
+      }
       return reinterpret_cast<WaitEntry*>(block->data()) + index;
     }
     index -= ExtentEntries(extent);

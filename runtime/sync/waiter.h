@@ -25,7 +25,8 @@
 //  (3) sleepers is never below the number of those asleep: a waker subtracts as many as it then wakes; who
 //      leaves by itself (time-out, signal) subtracts itself only if the sequence is still the noted one, that
 //      is, if no waker can have subtracted it already.
-//  (4) A spinner whose registration was taken away looks once more after it noticed.
+//  (4) A waker that takes a spinner's registration away counts on a look after that.  A spinner without one looks once
+//      more; one that has just taken something, in a look begun before, passes the wake-up on if there is more.
 // Too high a count (after (3), or a sleeper that died) costs one needless FUTEX_WAKE.  Someone that dies with a
 // wake-up in hand (a spinner, or just woken) is made good by Recover(), and in any case by the patience of
 // the sleepers, who look again after 50 ms, 100 ms, ... 4 s at most.
@@ -81,7 +82,12 @@ class WaitPoint {
   // `on_patience` runs each time a sleep outlasted its patience: the place to look for a death.  Its error
   // ends the wait.
   template <typename Ready, typename OnPatience>
-  absl::Status Await(HostId me, Wait wait, Ready&& ready, OnPatience&& on_patience);
+  absl::Status Await(HostId me, Wait wait, Ready&& ready, OnPatience&& on_patience) {
+    return Await(me, wait, ready, on_patience, [] { return true; });
+  }
+  // `more` says whether another waiter would find something after ready() took its own: it spares a needless wake-up.
+  template <typename Ready, typename OnPatience, typename More>
+  absl::Status Await(HostId me, Wait wait, Ready&& ready, OnPatience&& on_patience, More&& more);
 
   // What was waited for has become true for `count` waiters.
   void Notify(uint32_t count = 1) {
@@ -133,15 +139,17 @@ class WaitPoint {
     uint32_t none = 0;
     return SpinningPays() && spinner_.compare_exchange_strong(none, me.value());
   }
-  void UnregisterSpinner(HostId me) {
+  bool IsSpinner(HostId me) const { return spinner_.load() == me.value(); }
+  // False: a waker has taken the registration away.
+  bool UnregisterSpinner(HostId me) {
     uint32_t mine = me.value();
-    spinner_.compare_exchange_strong(mine, 0);
+    return spinner_.compare_exchange_strong(mine, 0);
   }
   int64_t SpinNanos() const;
   void LearnFromSpin(int64_t nanos, bool found);
   void LearnFromSleep(int64_t nanos);
-  template <typename Ready>
-  bool Spin(HostId me, Deadline deadline, Ready& ready);
+  template <typename Ready, typename More>
+  bool Spin(HostId me, Deadline deadline, Ready& ready, More& more);
 
   std::atomic<uint64_t> word_{0};       // {sleepers:32 | sequence:32}
   std::atomic<uint32_t> spinner_{0};    // HostId of the one that spins, 0 = none
@@ -150,31 +158,33 @@ class WaitPoint {
 static_assert(sizeof(WaitPoint) == 16);
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 
-template <typename Ready>
-bool WaitPoint::Spin(HostId me, Deadline deadline, Ready& ready) {
+template <typename Ready, typename More>
+bool WaitPoint::Spin(HostId me, Deadline deadline, Ready& ready, More& more) {
   constexpr int kLooksPerClockReading = 32;
   if (!RegisterSpinner(me)) return false;
   const int64_t start = Deadline::MonotonicNanos();
   const Deadline end = deadline.AtMost(absl::Nanoseconds(SpinNanos()));
-  bool found = false;
+  bool found = false, registered = true;
   do {
     for (int look = 0; look < kLooksPerClockReading && !found; ++look) {
       SpinPause();
+      registered = IsSpinner(me);
       found = ready();
     }
   } while (!found && !end.Expired());
-  UnregisterSpinner(me);
+  const bool counted_on = !UnregisterSpinner(me);
+  if (found && registered && counted_on && more()) Notify();  // (4)
   LearnFromSpin(Deadline::MonotonicNanos() - start, found);
   return found || ready();  // (4)
 }
 
-template <typename Ready, typename OnPatience>
-absl::Status WaitPoint::Await(HostId me, Wait wait, Ready&& ready, OnPatience&& on_patience) {
+template <typename Ready, typename OnPatience, typename More>
+absl::Status WaitPoint::Await(HostId me, Wait wait, Ready&& ready, OnPatience&& on_patience, More&& more) {
   if (ready()) return absl::OkStatus();
   if (wait.deadline.is_immediate()) return absl::DeadlineExceededError("not ready, and not to wait");
   BlockingScope blocking(wait.interruptible);
   Patience patience;
-  if (Spin(me, wait.deadline, ready)) return absl::OkStatus();
+  if (Spin(me, wait.deadline, ready, more)) return absl::OkStatus();
   for (;;) {
     const uint32_t sequence = CountSleeper();
     if (ready()) {
@@ -184,7 +194,7 @@ absl::Status WaitPoint::Await(HostId me, Wait wait, Ready&& ready, OnPatience&& 
     const SleepResult result = Sleep(sequence, patience.Until(wait.deadline));
     if (ready()) return absl::OkStatus();
     if (result == SleepResult::kWoken) {
-      if (Spin(me, wait.deadline, ready)) return absl::OkStatus();
+      if (Spin(me, wait.deadline, ready, more)) return absl::OkStatus();
       patience.BeginAnew();  // see Signals
       continue;
     }

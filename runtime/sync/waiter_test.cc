@@ -13,6 +13,7 @@
 
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
+#include "runtime/os/cpu.h"
 #include "runtime/testing/temp_segment.h"
 
 namespace pyhost {
@@ -167,6 +168,22 @@ TEST_F(WaitPointTest, DeadSleepersCostOneNeedlessWakeEach) {
   taker.join();
   for (int i = 0; i < 3; ++i) shared_->a.available.Notify();
   EXPECT_EQ(shared_->a.available.sleepers(), 0u);
+}
+
+TEST_F(WaitPointTest, SpinnerPassesOnAWakeUpThatItWasGivenAfterItTook) {
+  if (!SpinningPays()) GTEST_SKIP() << "nobody spins with one processor";
+  std::thread sleeper([&] { EXPECT_TRUE(shared_->a.Take(me_).ok()); });
+  UntilAsleep(shared_->a, 1);
+  // The spinner takes a first permit; in the moment before it says that it spins no more, a second one is given.
+  const auto take_while_another_is_given = [&] {
+    if (shared_->a.available.spinner() != me_) return false;
+    shared_->a.Give();
+    EXPECT_EQ(shared_->a.available.spinner(), HostId()) << "the waker counts on the spinner";
+    return true;
+  };
+  EXPECT_TRUE(shared_->a.available.Await(me_, Wait::Forever(), take_while_another_is_given).ok());
+  EXPECT_EQ(shared_->a.available.sleepers(), 0u) << "the sleeper was not woken for the second permit";
+  sleeper.join();
 }
 
 TEST_F(WaitPointTest, RecoveryWakesWhoeverADeadSpinnerLetSleep) {

@@ -1,9 +1,6 @@
 // Fuzz target: whatever bytes come as a pickle, reading them ends in a value or an error, within the limits.  A value that
 // was read is written, read again, and is the same.
 //
-// With clang: build `value_fuzz` and run it on a copy of value_corpus/.  Any compiler: the test "value corpus" runs the corpus
-// through it.
-
 #include <array>
 #include <cstdint>
 #include <cstdlib>
@@ -18,6 +15,7 @@
 
 #include "pyhost/codec.h"
 #include "pyhost/value.h"
+#include "runtime/testing/fuzz_target.h"
 
 struct FuzzedNpc {
   std::string name;
@@ -32,10 +30,7 @@ inline constexpr auto pyhost::StructFields<FuzzedNpc> = std::tuple{pyhost::Field
 namespace {
 
 using pyhost::Value;
-
-void Require(bool holds) {
-  if (!holds) abort();
-}
+using pyhost::testing::Require;
 
 class FakeBlock final : public pyhost::SharedBlock {
  public:
@@ -60,26 +55,23 @@ void Read(std::string_view pickle) {
   static_cast<void>(pyhost::DecodeValue<T>(pickle, Context()).status().ToString());
 }
 
-}  // namespace
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  // A copy of exactly this size, so that a read behind its end is found.
-  const std::vector<char> copy(data, data + size);
-  const std::string_view pickle(copy.data(), copy.size());
+PYHOST_FUZZ_TARGET(Value, "runtime/values/value_corpus", kTruncated) {
+  const std::string_view pickle = pyhost::testing::TextOf(input);
   Read<std::vector<double>>(pickle);
   Read<std::map<std::string, std::set<int64_t>>>(pickle);
   Read<std::tuple<uint64_t, pyhost::Integer, std::vector<std::byte>>>(pickle);
   Read<std::variant<FuzzedNpc, std::vector<FuzzedNpc>, pyhost::SharedArray<float>, std::complex<float>>>(pickle);
   const absl::StatusOr<Value> value = pyhost::DecodeValue<Value>(pickle, Context());
-  if (!value.ok()) return 0;
+  if (!value.ok()) return;
   const absl::StatusOr<pyhost::EncodedValue> written = pyhost::EncodeValue(*value);
-  Require(written.ok());
+  Require(written.ok(), "a value that was read can be written");
   pyhost::DecodeContext context = Context();
   context.handles = written->handles;
   context.max_unfolded_bytes = uint64_t{1} << 30;  // Written, every repetition is there.
   const absl::StatusOr<Value> again = pyhost::DecodeValue<Value>(written->bytes, context);
-  Require(again.ok());
+  Require(again.ok(), "a value that was written can be read");
   // Equal bytes rather than values: NaN differs from itself.
-  Require(pyhost::EncodeValue(*again)->bytes == written->bytes);
-  return 0;
+  Require(pyhost::EncodeValue(*again)->bytes == written->bytes, "a value reads as it was written");
 }
+
+}  // namespace
