@@ -5,8 +5,8 @@
 #   bash tests/run.sh [--list] [--sanitizers] [--verbose] [SUITE ...]
 #
 #   --list        name the suites and end
-#   --sanitizers  also the C++ suites under AddressSanitizer + UndefinedBehaviorSanitizer and under ThreadSanitizer, in
-#                 builds of their own
+#   --sanitizers  also the C++ suites under ThreadSanitizer (under AddressSanitizer + UndefinedBehaviorSanitizer they run
+#                 always)
 #   --verbose     show the output of every suite, not only of failing ones
 #   SUITE         run only suites whose name contains one of these words
 set -euo pipefail
@@ -29,14 +29,15 @@ done
 strict=(-D werror=true)
 packages="libpythonPYTHON_VERSION-testsuite python3-numpy python3-venv procps"
 build() { bash "$top/host/build.sh" "${strict[@]}" "$@"; }
-# The program as it is shipped, for everything that users see; the same with crash points, for what tests kill.
+# The program as it is shipped, for everything that users see; the same with crash points, for what tests kill; and the
+# core's own suites, with crash points and sanitizers.
 build --packages "$packages" host/pyhost host_tests
 for_tests=(-D optimization=1 -D debug=false -D cpp_args=-g1 -D crash_points=true)
-build --dir build/crash "${for_tests[@]}" runtime_tests host/pyhost
-builds=("$top/build/release" "$top/build/crash")
+build --dir build/crash "${for_tests[@]}" host/pyhost
+build --dir build/asan "${for_tests[@]}" -D b_sanitize=address,undefined -D b_lundef=false runtime_tests
+builds=("$top/build/release" "$top/build/crash" "$top/build/asan")
 if [ -n "$sanitizers" ]; then
-  build --dir build/asan "${for_tests[@]}" -D b_sanitize=address,undefined -D b_lundef=false runtime_tests
   build --dir build/tsan "${for_tests[@]}" -D b_sanitize=thread -D b_lundef=false runtime_tests
-  builds+=("$top/build/asan" "$top/build/tsan")
+  builds+=("$top/build/tsan")
 fi
 exec /usr/bin/python3 "$top/tests/run_suites.py" "${arguments[@]}" "${builds[@]}"

@@ -35,8 +35,8 @@ class Suite:
 
 # Which of meson's suites run in which build: what is tested with crash points in the builds that have them, the rest where
 # the program is as users run it.
-SUITES_OF_BUILD = {'crash': {'runtime', 'crash points'}, 'asan': {'runtime'}, 'tsan': {'runtime'}}
-SUITES_WITH_CRASH_POINTS = SUITES_OF_BUILD['crash']
+SUITES_OF_BUILD = {'crash': {'crash points'}, 'asan': {'runtime'}, 'tsan': {'runtime'}}
+SUITES_WITH_CRASH_POINTS = {'runtime', 'crash points'}
 
 
 def load_suites(build):

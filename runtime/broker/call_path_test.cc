@@ -292,33 +292,6 @@ TEST_F(CallPathCrashTest, DeathInsideTheQueuesLosesAtMostTheCallInHand) {
   for (const auto& [index, outcome] : Collect()) EXPECT_TRUE(outcome == "<a>" || outcome == "lost") << index << outcome;
 }
 
-TEST_F(CallPathTest, RandomKillsUnderLoadLoseNothingButTheCallsInHand) {
-  constexpr int kRounds = 60;
-  constexpr int kCalls = 200;
-  std::vector<std::string> arguments(kCalls, "x");
-  unsigned seed = 12345;
-  int lost = 0;
-  for (int round = 0; round < kRounds; ++round) {
-    Submit(arguments);
-    HostId ids[2];
-    std::unique_ptr<Child> workers[2];
-    for (int i = 0; i < 2; ++i) {
-      workers[i] =
-          segment_.StartHost([&](HostId self) { Serve(*segment_, self, client_->handle()); }, &ids[i]);
-    }
-    seed = seed * 1103515245 + 12345;
-    absl::SleepFor(absl::Microseconds(seed / 65536 % 1500));
-    segment_.Bury(ids[0], workers[0]->Kill());
-    absl::SleepFor(absl::Microseconds(seed / 65536 % 300));
-    segment_.Bury(ids[1], workers[1]->Kill());
-  }
-  ServeTheRest();
-  const Outcomes outcomes = Collect();
-  EXPECT_EQ(outcomes.size(), static_cast<size_t>(kRounds * kCalls));
-  for (const auto& [index, outcome] : outcomes) lost += outcome == "lost";
-  EXPECT_LE(lost, kRounds * 2);
-}
-
 // ---- Threads of the caller -----------------------------------------------------------------------------------
 
 TEST_F(CallPathTest, ThreadsShareTheReplyQueue) {

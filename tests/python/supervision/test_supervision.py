@@ -96,6 +96,16 @@ class SupervisorTest(SessionCase):
         ''', method)
         self.assertEqual(out, 'SessionError True\n')
 
+    def test_supervisor_is_small_and_idle(self):
+        out = self.run_script('', '''
+            children = [start(sleep, daemon=True) for _ in range(8)]
+            supervisor = f'/proc/{_pyhost.supervisor_pid()}'
+            with open(supervisor + '/smaps_rollup') as file:
+                kib = {words[0]: int(words[1]) for words in map(str.split, file) if words[-1] == 'kB'}
+            print(kib['Rss:'] < 16 << 10, kib['Private_Dirty:'] < 2 << 10, os.listdir(supervisor + '/task') == [supervisor[6:]])
+        ''')
+        self.assertEqual(out, 'True True True\n')
+
     def test_ctrl_c_and_hangup_leave_the_supervisor_alone(self):
         self.run_script('', '''
             start(nothing).join()
