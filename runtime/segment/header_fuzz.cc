@@ -44,7 +44,7 @@ PYHOST_FUZZ_TARGET(SegmentHeader, "runtime/segment/header_corpus", kTruncated) {
   const std::unique_ptr<MemoryFile> file =
       *MemoryFile::Create("fuzzed segment", plan.total_bytes() + more_pages * kPageBytes);
   SegmentMap(plan).Write(file->data(), 1);
-  std::memcpy(file->data() + place, bytes.data(), std::min<size_t>(bytes.size(), kPageBytes - place));
+  if (!bytes.empty()) std::memcpy(file->data() + place, bytes.data(), std::min<size_t>(bytes.size(), kPageBytes - place));
   const absl::StatusOr<std::unique_ptr<Segment>> segment = Segment::Attach(file->fd());
   if (segment.ok()) return LookAround(**segment);
   Require(absl::IsDataLoss(segment.status()) || absl::IsFailedPrecondition(segment.status()),
