@@ -114,7 +114,7 @@ class PoolCore final : public internal::Core, public std::enable_shared_from_thi
   bool AwaitCrew(Deadline deadline);
 
   // Constant after Begin().
-  const Options options_;
+  Options options_;
   Session* session_ = nullptr;
   std::unique_ptr<CallClient> client_;
   std::unique_ptr<Lanes> lanes_;

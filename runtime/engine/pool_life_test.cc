@@ -8,8 +8,12 @@
 #include <cstdlib>
 #include <string>
 
+#include "runtime/engine/engine_session.h"
+#include "runtime/engine/fault_file.h"
+#include "runtime/engine/lanes.h"
 #include "runtime/engine/pool_test_util.h"
 #include "runtime/engine/program.h"
+#include "runtime/engine/reply_error.h"
 #include "runtime/engine/worker_start.h"
 
 namespace pyhost {
@@ -144,6 +148,45 @@ TEST_F(PoolLifeTest, MissingProgramIsNamed) {
   setenv("PYHOST_PROGRAM", "/nowhere/else", 1);
   EXPECT_THAT(Text(WorkerPool::Start().status()), HasSubstr("PYHOST_PROGRAM names '/nowhere/else'"));
   unsetenv("PYHOST_PROGRAM");
+}
+
+TEST_F(PoolLifeTest, ProgramThatIsNotPyhostIsNamed) {
+  Options options;
+  options.workers = 1;
+  options.program = "/bin/true";
+  const auto pool = WorkerPool::Start(options);
+  EXPECT_EQ(pool.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(Text(pool.status()), HasSubstr("'/bin/true' did not come up as pyhost " + EngineVersion()));
+}
+
+// Notes what workers report.
+class Reports final : public NoticeSink {
+ public:
+  void OnNotice(Message notice) override {
+    const absl::StatusOr<ReplyView> view = ParseReply(notice.payload());
+    if (view.ok() && view->kind == ReplyKind::kReport) status = ExceptionStatus("worker", view->outcome);
+  }
+  absl::Status status;
+};
+
+TEST_F(PoolLifeTest, LibraryOfAnotherVersionIsRefusedByTheProgram) {
+  Options options;
+  options.program = FindProgram("").value();
+  Session* session = EnsureEngineSession(options.program, 0).value();
+  auto client = CallClient::Create(session->segment(), session->me()).value();
+  Reports reports;
+  client->SetNoticeSink(&reports);
+  auto lanes = Lanes::Create(session->segment(), *client).value();
+  auto own = lanes->NewOwnLane().value();
+  auto faults = FaultFile::Create().value();
+  auto starter = WorkerStarter::Create(session, options, "0.0.1").value();
+  const WorkerSeat seat{.lanes = lanes->HandlesFor(*own), .wait_at = Lanes::kWaitAt, .faults = faults->fd()};
+  auto worker = starter->Start(seat, Deadline::After(absl::Seconds(30))).value();
+  EXPECT_TRUE(worker->Wait(Wait::Forever()).ok());
+  client->Drain(Wait::Try()).IgnoreError();
+  EXPECT_EQ(reports.status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Text(reports.status), HasSubstr("the library that the engine is linked with is pyhost 0.0.1, and the program " +
+                                              options.program + " is pyhost " + EngineVersion()));
 }
 
 }  // namespace

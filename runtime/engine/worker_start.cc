@@ -91,7 +91,7 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> WorkerStarter::Start(const WorkerS
   overrides.standard[1] = overrides.standard[2] = seat.output;
   start->Override(std::move(overrides));
   ServerSpec server;
-  server.program = session_->program();
+  server.program = options_.program;
   server.method = "engine";
   const std::string body = Body(seat);
   return start->Commit(server, std::as_bytes(std::span(body)), {deadline, nullptr});

@@ -26,7 +26,7 @@ namespace pyhost {
 // What one worker gets.
 struct WorkerSeat {
   int number = 0;
-  std::vector<Handle> lanes;  // Lanes::HandlesFor
+  std::vector<Handle> lanes = {};  // Lanes::HandlesFor
   size_t wait_at = 0;
   int faults = -1;  // FaultFile's descriptor
   int output = -1;  // its descriptors 1 and 2; -1: the engine's own
@@ -34,7 +34,8 @@ struct WorkerSeat {
 
 class WorkerStarter {
  public:
-  // Errors name the folder that cannot be opened.  `version`: of the library, for the worker to compare with its own.
+  // Workers run `options.program`, a path that FindProgram() found.  `version`: of the library, for the worker to compare with
+  // its own.  Errors name the folder that cannot be opened.
   static absl::StatusOr<std::unique_ptr<WorkerStarter>> Create(Session* session, const Options& options,
                                                                const std::string& version);
 
