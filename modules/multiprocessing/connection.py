@@ -1,33 +1,29 @@
-"""Message-oriented connections over pipes and sockets, and waiting for several of them.
+"""Message-oriented connections over pipes and sockets.
 
 A Connection is a descriptor and nothing else: a message is a length (4 bytes, big-endian; or -1 and 8 bytes
 from 2 GiB on) followed by that many bytes, which is what the standard library's connections speak.  No byte is
 read ahead of the message asked for, because `fileno()` is public: others poll the descriptor, pass it on and
-read from it.
+read from it.  Reading and writing is done by _pyhost, which spins a little before it sleeps.
 
 A Connection may be used by one thread at a time (one more may send while the first receives).  Signal handlers
 run during every wait; a handler that raises in the middle of a message leaves the connection unusable, as its
 peer cannot tell where the next message begins.
 
-Where to look next: `_challenge.py` for authentication, `resource_sharer.py` for how a pickled connection
-reaches another process.
+Where to look next: `_listener.py` for Listener and Client, `_challenge.py` for authentication, `_wait.py` for waiting for
+several connections, `resource_sharer.py` for how a pickled connection reaches another process.
 """
 
 __all__ = ['Client', 'Listener', 'Pipe', 'wait']
 
 import io
-import itertools
-import math
 import os
-import select
 import socket
-import struct
 import sys
-import tempfile
 import time
 
+import _pyhost
+
 from . import _challenge
-from . import util
 from ._challenge import CHALLENGE, FAILURE, MESSAGE_LENGTH, WELCOME
 from ._challenge import answer_challenge, deliver_challenge
 from .context import AuthenticationError, BufferTooShort, reduction
@@ -53,24 +49,6 @@ CONNECTION_TIMEOUT = 20.0
 default_family = 'AF_UNIX'
 families = ['AF_INET', 'AF_UNIX']
 
-_mmap_counter = itertools.count()
-
-_SHORT = struct.Struct('!i')
-_LONG = struct.Struct('!Q')
-_LARGEST_SHORT = 0x7fffffff
-
-# Up to this size a message is copied behind its header: cheaper than handing the kernel two pieces.
-_COPY_LIMIT = 16384
-# Larger messages are read in pieces of at most this size, so that a length prefix alone (from a peer that may
-# be hostile or confused) never makes this process allocate more than it has received.
-_READ_PIECE = 1 << 18
-# Up to this size pieces are kept apart and joined at the end (memory that malloc has warm); beyond, a growing
-# buffer saves touching everything twice.
-_JOIN_LIMIT = 4 << 20
-
-# poll(2) takes an int of milliseconds; longer waits are slept in several.
-_LONGEST_POLL_MS = 0x7fffffff
-
 
 def _init_timeout(timeout=CONNECTION_TIMEOUT):
     return time.monotonic() + timeout
@@ -80,73 +58,11 @@ def _check_timeout(t):
     return time.monotonic() > t
 
 
-def _poll_descriptors(poller, timeout):
-    """What `poller` (a select.poll) finds ready within `timeout` seconds (None: no limit).
-
-    The one place where this module waits for a descriptor without reading from it.
-    """
-    if timeout is None:
-        return poller.poll()
-    if timeout <= 0:
-        return poller.poll(0)
-    if timeout == math.inf:
-        return poller.poll()
-    deadline = time.monotonic() + timeout
-    while True:
-        ready = poller.poll(min(math.ceil(timeout * 1000), _LONGEST_POLL_MS))
-        if ready:
-            return ready
-        timeout = deadline - time.monotonic()
-        if timeout <= 0:
-            return ready
-
-
-def _wait_for(fd, events, timeout=None):
-    poller = select.poll()
-    poller.register(fd, events)
-    return bool(_poll_descriptors(poller, timeout))
-
-
-#
-# Addresses
-#
-
-def arbitrary_address(family):
-    """A free address of the given family ('AF_INET', 'AF_UNIX')."""
-    if family == 'AF_INET':
-        return ('localhost', 0)
-    if family == 'AF_UNIX':
-        return tempfile.mktemp(prefix='listener-', dir=util.get_temp_dir())
-    if family == 'AF_PIPE':
-        return tempfile.mktemp(prefix=r'\\.\pipe\pyc-%d-%d-' % (os.getpid(), next(_mmap_counter)), dir='')
-    raise ValueError(f'unrecognized family {family!r}')
-
-
-def _validate_family(family):
-    if family not in families:
-        raise ValueError(f'Family {family} is not recognized.')
-
-
-def address_type(address):
-    """The family of an address: 'AF_INET', 'AF_UNIX' or 'AF_PIPE'."""
-    if type(address) is tuple:
-        return 'AF_INET'
-    if type(address) is str and address.startswith('\\\\'):
-        return 'AF_PIPE'
-    if type(address) is str or util.is_abstract_socket_namespace(address):
-        return 'AF_UNIX'
-    raise ValueError(f'address type of {address!r} unrecognized')
-
-
-#
-# Connections
-#
-
 class _ConnectionBase:
     """Argument checking and object pickling over the byte transport of a subclass.
 
-    A subclass has `_close()`, `_send_bytes(buf)`, `_recv_size()` (reads the length of the next message),
-    `_recv_exactly(size, begun)`, `_recv_into(view)` and `_poll(timeout)`.
+    A subclass has `_close()`, `_send_bytes(buf)`, `_recv_message(limit)` and `_recv_into(view)`, which return None for what
+    is no message, and `_poll(timeout)`.
     """
 
     _handle = None
@@ -248,10 +164,10 @@ class _ConnectionBase:
         self._check_readable()
         if maxlength is not None and maxlength < 0:
             raise ValueError('negative maxlength')
-        size = self._recv_size()
-        if maxlength is not None and size > maxlength:
+        message = self._recv_message(sys.maxsize if maxlength is None else maxlength)
+        if message is None:
             self._bad_message_length()
-        return self._recv_exactly(size, True)
+        return message
 
     def recv_bytes_into(self, buf, offset=0):
         """Receives one message into a writable bytes-like object, from byte `offset` on; returns its size.
@@ -265,11 +181,12 @@ class _ConnectionBase:
                 raise ValueError('negative offset')
             if offset > view.nbytes:
                 raise ValueError('offset too large')
-            size = self._recv_size()
-            if view.nbytes < offset + size:
-                raise BufferTooShort(self._recv_exactly(size, True))
-            with view[offset:offset + size] as target:
-                self._recv_into(target)
+            with view[offset:] as target:
+                size = self._recv_into(target)
+            if size is None:
+                self._bad_message_length()
+            if isinstance(size, bytes):
+                raise BufferTooShort(size)
             return size
 
     def recv(self):
@@ -277,7 +194,10 @@ class _ConnectionBase:
         if self._handle is None or not self._readable:
             self._check_closed()
             self._check_readable()
-        return _ForkingPickler.loads(self._recv_exactly(self._recv_size(), True))
+        message = self._recv_message(sys.maxsize)
+        if message is None:
+            self._bad_message_length()
+        return _ForkingPickler.loads(message)
 
     def poll(self, timeout=0.0):
         """Whether there is something to receive within `timeout` seconds (None: wait without limit)."""
@@ -311,134 +231,29 @@ def _byte_view(buf):
 class Connection(_ConnectionBase):
     """A connection over a descriptor (pipe or stream socket), which it owns."""
 
-    # The seam for transports that spin before they block: whatever is received or sent passes these.
-    _read = staticmethod(os.read)
-    _readv = staticmethod(os.readv)
-    _write = staticmethod(os.write)
-    _writev = staticmethod(os.writev)
-
     def _close(self, _close=os.close):
         _close(self._handle)
 
-    def _send(self, *buffers):
-        """Writes the buffers one after the other, completely."""
-        while True:
-            try:
-                written = self._writev(self._handle, buffers)
-            except BlockingIOError:
-                # Others made the descriptor non-blocking; half a message must not be left behind.
-                _wait_for(self._handle, select.POLLOUT)
-                continue
-            buffers = _unwritten(buffers, written)
-            if not buffers:
-                return
-
     def _send_bytes(self, buf):
-        size = len(buf)
-        if size <= _COPY_LIMIT:
-            message = _SHORT.pack(size) + buf
-            try:
-                written = self._write(self._handle, message)
-            except BlockingIOError:
-                written = 0
-            if written != size + 4:
-                self._send(memoryview(message)[written:])
-        elif size <= _LARGEST_SHORT:
-            self._send(_SHORT.pack(size), buf)
-        else:
-            self._send(_SHORT.pack(-1) + _LONG.pack(size), buf)
+        _pyhost.send_message(self._handle, buf)
 
-    def _read_some(self, size, begun):
-        """Up to `size` bytes; `begun` says that they belong to a message of which some was received."""
-        while True:
-            try:
-                chunk = self._read(self._handle, size)
-            except BlockingIOError:
-                if not begun:
-                    raise
-                _wait_for(self._handle, select.POLLIN)
-                continue
-            if chunk:
-                return chunk
-            if begun:
-                raise OSError('got end of file during message')
-            raise EOFError
-
-    def _recv_exactly(self, size, begun):
-        """`size` bytes, in as many reads as it takes."""
-        if not size:
-            return b''
-        chunk = self._read_some(size if size < _READ_PIECE else _READ_PIECE, begun)
-        if len(chunk) == size:
-            return chunk
-        if size > _JOIN_LIMIT:
-            buf = io.BytesIO()
-            add, finish = buf.write, buf.getvalue
-        else:
-            pieces = []
-            add, finish = pieces.append, lambda: b''.join(pieces)
-        missing = size - len(chunk)
-        add(chunk)
-        while missing:
-            chunk = self._read_some(min(missing, _READ_PIECE), True)
-            add(chunk)
-            missing -= len(chunk)
-        return finish()
-
-    def _recv(self, size):
-        buf = io.BytesIO(self._recv_exactly(size, True))
-        buf.seek(0, io.SEEK_END)
-        return buf
-
-    def _recv_size(self):
-        """Receives the length prefix of a message."""
-        prefix = self._read_some(4, False)
-        if len(prefix) != 4:
-            prefix += self._recv_exactly(4 - len(prefix), True)
-        size, = _SHORT.unpack(prefix)
-        if size >= 0:
-            return size
-        if size == -1:
-            size, = _LONG.unpack(self._recv_exactly(8, True))
-            if size <= sys.maxsize:
-                return size
-        self._bad_message_length()
+    def _recv_message(self, limit):
+        return _pyhost.receive_message(self._handle, limit)
 
     def _recv_into(self, view):
-        """Fills `view` with the rest of a message, without a copy."""
-        done = 0
-        while done < view.nbytes:
-            try:
-                count = self._readv(self._handle, [view[done:]])
-            except BlockingIOError:
-                _wait_for(self._handle, select.POLLIN)
-                continue
-            if not count:
-                raise OSError('got end of file during message')
-            done += count
+        return _pyhost.receive_into(self._handle, view)
 
     def _recv_bytes(self, maxsize=None):
         """One message as an io.BytesIO at its end, None if it is longer than `maxsize`: for subclasses of others."""
-        size = self._recv_size()
-        if maxsize is not None and size > maxsize:
+        message = self._recv_message(sys.maxsize if maxsize is None else maxsize)
+        if message is None:
             return None
-        return self._recv(size)
+        buf = io.BytesIO(message)
+        buf.seek(0, io.SEEK_END)
+        return buf
 
     def _poll(self, timeout):
-        return _wait_for(self._handle, select.POLLIN, timeout)
-
-
-def _unwritten(buffers, written):
-    """What is left of `buffers` when `written` bytes of them are gone."""
-    rest = []
-    for buf in buffers:
-        size = len(buf)
-        if written >= size:
-            written -= size
-        else:
-            rest.append(memoryview(buf)[written:])
-            written = 0
-    return rest
+        return _pyhost.wait_for_input(self._handle, timeout)
 
 
 def Pipe(duplex=True):
@@ -453,265 +268,6 @@ def Pipe(duplex=True):
     return Connection(reader, writable=False), Connection(writer, readable=False)
 
 
-#
-# Listener and Client
-#
-
-class Listener:
-    """A bound socket that accepts connections, authenticated if `authkey` (bytes) is given."""
-
-    def __init__(self, address=None, family=None, backlog=1, authkey=None):
-        family = family or (address and address_type(address)) or default_family
-        _validate_family(family)
-        _check_authkey(authkey)
-        self._listener = None
-        self._authkey = authkey
-        self._listener = SocketListener(address or arbitrary_address(family), family, backlog)
-
-    def accept(self):
-        """Accepts a connection and returns it as a Connection.
-
-        A peer that does not know the key, sends something else, or does not finish the handshake within
-        CONNECTION_TIMEOUT seconds raises AuthenticationError; the listener stays usable.
-        """
-        connection = self._accept_unauthenticated()
-        self._authenticate(connection)
-        return connection
-
-    def _accept_unauthenticated(self):
-        listener = self._listener
-        if listener is None:
-            raise OSError('listener is closed')
-        return listener.accept()
-
-    def _authenticate(self, connection):
-        """The server's part of the handshake; closes `connection` if it fails."""
-        if self._authkey is None:
-            return
-        try:
-            peer = _HandshakePeer(connection, CONNECTION_TIMEOUT)
-            deliver_challenge(peer, self._authkey)
-            answer_challenge(peer, self._authkey)
-        except BaseException:
-            connection.close()
-            raise
-
-    def close(self):
-        """Closes the socket, and removes its file if it has one."""
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.close()
-
-    def _open_listener(self):
-        if self._listener is None:
-            raise OSError('listener is closed')
-        return self._listener
-
-    @property
-    def address(self):
-        """The address in use."""
-        return self._open_listener()._address
-
-    @property
-    def last_accepted(self):
-        """The address of the peer accepted last; None before that."""
-        return self._open_listener()._last_accepted
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, exc_type, exc_value, exc_tb):
-        self.close()
-
-
-class _HandshakePeer:
-    """The other end of a connection while it is not trusted: a limit for the time and size of what it sends."""
-
-    def __init__(self, connection, seconds):
-        self._connection = connection
-        self._seconds = seconds
-        self._deadline = time.monotonic() + seconds
-
-    def send_bytes(self, message):
-        self._connection.send_bytes(message)
-
-    def recv_bytes(self, maxlength):
-        size, = _SHORT.unpack(self._read(4, False))
-        if not 0 <= size <= maxlength:
-            raise AuthenticationError(f'the peer does not follow the protocol: message of {size} bytes')
-        return self._read(size, True)
-
-    def _read(self, size, begun):
-        data = b''
-        fd = self._connection.fileno()
-        while len(data) < size:
-            if not _wait_for(fd, select.POLLIN, self._deadline - time.monotonic()):
-                raise AuthenticationError(f'the peer did not authenticate itself within {self._seconds} seconds')
-            data += self._connection._read_some(size - len(data), begun or bool(data))
-        return data
-
-
-def Client(address, family=None, authkey=None):
-    """A connection to the listener at `address`, authenticated if `authkey` (bytes) is given."""
-    family = family or address_type(address)
-    _validate_family(family)
-    _check_authkey(authkey)
-    connection = SocketClient(address)
-    if authkey is not None:
-        try:
-            answer_challenge(connection, authkey)
-            deliver_challenge(connection, authkey)
-        except BaseException:
-            connection.close()
-            raise
-    return connection
-
-
-def _check_authkey(authkey):
-    if authkey is not None and not isinstance(authkey, bytes):
-        raise TypeError(f'authkey should be a byte string, not {type(authkey).__name__}')
-
-
-class SocketListener:
-    """A listening socket; what Listener adds is authentication."""
-
-    def __init__(self, address, family, backlog=1):
-        self._socket = socket.socket(getattr(socket, family))
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.setblocking(True)
-            self._socket.bind(address)
-            self._socket.listen(backlog)
-            self._address = self._socket.getsockname()
-        except OSError as error:
-            self._socket.close()
-            raise _with_address(error, address)
-        self._family = family
-        self._last_accepted = None
-        self._unlink = None
-        # An abstract name vanishes with its socket.
-        if family == 'AF_UNIX' and not util.is_abstract_socket_namespace(address):
-            self._unlink = util.Finalize(self, os.unlink, args=(address,), exitpriority=0)
-
-    def accept(self):
-        accepted, self._last_accepted = self._socket.accept()
-        return _connection_of(accepted)
-
-    def close(self):
-        try:
-            self._socket.close()
-        finally:
-            unlink, self._unlink = self._unlink, None
-            if unlink is not None:
-                unlink()
-
-
-def SocketClient(address):
-    """A Connection to the socket that listens at `address`."""
-    with socket.socket(getattr(socket, address_type(address))) as connecting:
-        connecting.setblocking(True)
-        try:
-            connecting.connect(address)
-        except OSError as error:
-            raise _with_address(error, address)
-        return _connection_of(connecting)
-
-
-def _connection_of(sock):
-    """A Connection that takes over the descriptor of a connected socket."""
-    sock.setblocking(True)
-    if sock.family == socket.AF_INET:
-        # A message is one write: nothing is gained by holding a small one back until the last is acknowledged.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Connection(sock.detach())
-
-
-def _with_address(error, address):
-    """Makes an OSError of a socket call name the address."""
-    if error.filename is None and error.errno is not None:
-        error.filename = address
-    return error
-
-
-#
-# XML-RPC in place of pickles
-#
-
-class ConnectionWrapper:
-    """A connection that uses other functions than pickle's to turn objects into bytes and back."""
-
-    def __init__(self, conn, dumps, loads):
-        self._conn = conn
-        self._dumps = dumps
-        self._loads = loads
-        for name in ('fileno', 'close', 'poll', 'recv_bytes', 'send_bytes'):
-            setattr(self, name, getattr(conn, name))
-
-    def send(self, obj):
-        self._conn.send_bytes(self._dumps(obj))
-
-    def recv(self):
-        return self._loads(self._conn.recv_bytes())
-
-
-def _xml_dumps(obj):
-    import xmlrpc.client
-    return xmlrpc.client.dumps((obj,), None, None, None, 1).encode('utf-8')
-
-
-def _xml_loads(s):
-    import xmlrpc.client
-    (obj,), _ = xmlrpc.client.loads(s.decode('utf-8'))
-    return obj
-
-
-class XmlListener(Listener):
-    """A Listener whose connections send and receive objects as XML-RPC values."""
-
-    def accept(self):
-        return ConnectionWrapper(Listener.accept(self), _xml_dumps, _xml_loads)
-
-
-def XmlClient(*args, **kwds):
-    """A Client that sends and receives objects as XML-RPC values."""
-    return ConnectionWrapper(Client(*args, **kwds), _xml_dumps, _xml_loads)
-
-
-#
-# Waiting
-#
-
-def wait(object_list, timeout=None):
-    """The objects in `object_list` that are ready to be read, as soon as there is one or `timeout` ends.
-
-    An object is a Connection, a socket, a `Process.sentinel`, or whatever is, or has a `fileno()` that gives, a
-    descriptor.  The end of the other side counts as ready.
-    """
-    by_descriptor = {}
-    poller = select.poll()
-    for obj in object_list:
-        fd = _descriptor(obj)
-        if fd not in by_descriptor:
-            poller.register(fd, select.POLLIN)
-        by_descriptor.setdefault(fd, []).append(obj)
-    ready = _poll_descriptors(poller, timeout)
-    return [obj for fd, _ in ready for obj in by_descriptor[fd]]
-
-
-def _descriptor(obj):
-    try:
-        fd = obj if isinstance(obj, int) else int(obj.fileno())
-    except (AttributeError, TypeError, ValueError):
-        raise ValueError(f'wait() cannot wait for {obj!r}: not a descriptor, and no usable fileno()') from None
-    if fd < 0:
-        raise ValueError(f'wait() cannot wait for {obj!r}: invalid descriptor {fd}')
-    return fd
-
-
-#
-# Pickling
-#
-
 def reduce_connection(conn):
     return rebuild_connection, (reduction.DupFd(conn.fileno()), conn.readable, conn.writable)
 
@@ -721,3 +277,15 @@ def rebuild_connection(df, readable, writable):
 
 
 reduction.register(Connection, reduce_connection)
+
+
+from ._listener import (  # noqa: E402 (they make connections of the class above)
+    Client, ConnectionWrapper, Listener, SocketClient, SocketListener, XmlClient, XmlListener, _HandshakePeer,
+    _mmap_counter, _validate_family, _xml_dumps, _xml_loads, address_type,
+    arbitrary_address)
+from ._wait import wait  # noqa: E402
+
+for _name in ('Client', 'ConnectionWrapper', 'Listener', 'SocketClient', 'SocketListener', 'XmlClient', 'XmlListener',
+              'address_type', 'arbitrary_address', 'wait'):
+    globals()[_name].__module__ = __name__
+del _name

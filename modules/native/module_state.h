@@ -56,6 +56,7 @@ ModuleState* StateOfType(PyTypeObject* type);  // one of ours, or a subclass; qu
 int BindMemory(PyObject* module, ModuleState* state);
 int BindPickling(PyObject* module, ModuleState* state);
 int BindQueue(PyObject* module, ModuleState* state);
+int BindConnection(PyObject* module, ModuleState* state);
 int BindLine(PyObject* module, ModuleState* state);
 int BindLock(PyObject* module, ModuleState* state);
 int BindSemaphore(PyObject* module, ModuleState* state);

@@ -254,6 +254,46 @@ bool Pickle(ModuleState* state, PyObject* object, Pickled* out) {
   return true;
 }
 
+// ---- Plain pickles ------------------------------------------------------------------------------------------------
+
+namespace {
+
+PyObject* JoinChunks(const std::vector<BufferView>& chunks) {
+  size_t size = 0;
+  for (const BufferView& chunk : chunks) size += chunk.bytes().size();
+  PyObject* joined = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size));
+  if (joined == nullptr) return nullptr;
+  char* to = PyBytes_AS_STRING(joined);
+  for (const BufferView& chunk : chunks) {
+    std::memcpy(to, chunk.bytes().data(), chunk.bytes().size());
+    to += chunk.bytes().size();
+  }
+  return joined;
+}
+
+PyObject* PickleBytes(PyObject* module, PyObject* args) {
+  PyObject *object = nullptr, *protocol = Py_None;
+  if (!PyArg_ParseTuple(args, "O|O:pickle_bytes", &object, &protocol)) return nullptr;
+  ModuleState* state = StateOfModule(module);
+  if (!Prepare(state)) return nullptr;
+  PyRef writer = NewWriter(state);
+  PyObject* table = writer ? DispatchTable(state) : nullptr;
+  if (table == nullptr) return nullptr;
+  PyObject* const arguments[] = {writer.get(), protocol};
+  PyRef pickler = PyRef::Steal(PyObject_Vectorcall(state->pickler_type.get(), arguments, 2, nullptr));
+  if (!pickler || PyObject_SetAttrString(pickler.get(), "dispatch_table", table) < 0) return nullptr;
+  PyRef done = PyRef::Steal(PyObject_CallMethod(pickler.get(), "dump", "(O)", object));
+  return done ? JoinChunks(reinterpret_cast<WriterObject*>(writer.get())->state->chunks) : nullptr;
+}
+
+PyMethodDef kPickleBytes[] = {
+    {"pickle_bytes", PickleBytes, METH_VARARGS,
+     "pickle_bytes(obj, protocol=None) -> bytes\n\nAs multiprocessing.reduction.ForkingPickler pickles."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
 // ---- Unpickle -------------------------------------------------------------------------------------------------------
 
 namespace {
@@ -324,6 +364,7 @@ int BindPickling(PyObject* module, ModuleState* state) {
   state->payload_type = PyRef::Steal(PyType_FromModuleAndSpec(module, &kPayloadSpec, nullptr));
   state->array_reducers = PyRef::Steal(PyDict_New());
   if (!state->writer_type || !state->payload_type || !state->array_reducers) return -1;
+  if (PyModule_AddFunctions(module, kPickleBytes) < 0) return -1;
   return PyModule_AddObjectRef(module, "_array_reducers", state->array_reducers.get());
 }
 

@@ -29,6 +29,22 @@ struct Wait {
   static Wait Try() { return {Deadline::Now(), nullptr}; }
 };
 
+// Calls BeginBlocking/EndBlocking around a scope; null is allowed.
+class BlockingScope {
+ public:
+  explicit BlockingScope(Interruptible* interruptible) : interruptible_(interruptible) {
+    if (interruptible_ != nullptr) interruptible_->BeginBlocking();
+  }
+  ~BlockingScope() {
+    if (interruptible_ != nullptr) interruptible_->EndBlocking();
+  }
+  BlockingScope(const BlockingScope&) = delete;
+  BlockingScope& operator=(const BlockingScope&) = delete;
+
+ private:
+  Interruptible* interruptible_;
+};
+
 }  // namespace pyhost
 
 #endif  // PYHOST_RUNTIME_BASE_WAIT_H_

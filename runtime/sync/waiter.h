@@ -55,22 +55,6 @@
 
 namespace pyhost {
 
-// Calls BeginBlocking/EndBlocking around a scope; null is allowed.
-class BlockingScope {
- public:
-  explicit BlockingScope(Interruptible* interruptible) : interruptible_(interruptible) {
-    if (interruptible_ != nullptr) interruptible_->BeginBlocking();
-  }
-  ~BlockingScope() {
-    if (interruptible_ != nullptr) interruptible_->EndBlocking();
-  }
-  BlockingScope(const BlockingScope&) = delete;
-  BlockingScope& operator=(const BlockingScope&) = delete;
-
- private:
-  Interruptible* interruptible_;
-};
-
 class WaitPoint {
  public:
   // Returns OkStatus once ready() was true; DeadlineExceeded, or the interruptible's own error, when it was
