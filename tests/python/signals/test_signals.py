@@ -102,6 +102,21 @@ class SignalTest(unittest.TestCase):
         with condition:
             self.interrupt_again_and_again(condition.wait)
 
+    def test_connection_recv(self):
+        for duplex in (True, False):
+            reader, writer = self.context.Pipe(duplex)
+            with reader, writer:
+                self.interrupt_again_and_again(reader.recv)
+                self.interrupt_again_and_again(lambda: reader.poll(None))
+                self.interrupt_again_and_again(lambda: reader.poll(30))
+                writer.send('still usable')
+                self.assertEqual(reader.recv(), 'still usable')
+
+    def test_a_call_of_a_manager(self):
+        with self.context.Manager() as manager:
+            items = manager.Queue()
+            self.interrupt_again_and_again(items.get)
+
     def test_handlers_that_return_do_not_move_the_deadline(self):
         self.raises = False
         items = self.context.Queue()
