@@ -43,6 +43,7 @@ struct ModuleState {
   PyRef copyreg_table;
   PyRef array_reducers;       // type -> reducer, set by pyhost.arrays; from the module's start on
   PyRef merged_table;         // copyreg's table, those of arrays, and ForkingPickler's reducers on top
+  PyRef plain_table;          // the same without those of arrays
 };
 
 extern PyModuleDef kModuleDef;

@@ -160,8 +160,9 @@ bool Prepare(ModuleState* state) {
   if (!state->pickler_type || !state->loads || !state->copyreg_table || !state->reduction_module) return false;
   state->forking_pickler = PyRef::Steal(PyObject_GetAttrString(state->reduction_module.get(), "ForkingPickler"));
   if (!state->forking_pickler) return false;
+  state->plain_table = PyRef::Steal(PyDict_New());
   state->merged_table = PyRef::Steal(PyDict_New());
-  return static_cast<bool>(state->merged_table);
+  return state->plain_table && state->merged_table;
 }
 
 // Does every entry of `table` stand in `merged` with the same reducer (or is overridden in `above`)?
@@ -174,27 +175,39 @@ bool IsMerged(PyObject* table, PyObject* above, PyObject* merged) {
   return true;
 }
 
-// copyreg's table, the reducers of shared arrays, and ForkingPickler's own on top, as one plain dict, which the C pickler
-// looks up fastest.  Rebuilt when one of them changed; all are small.
-PyObject* DispatchTable(ModuleState* state) {
-  PyObject* merged = state->merged_table.get();
-  PyObject* base = state->copyreg_table.get();
-  PyObject* arrays = state->array_reducers.get();
-  PyRef extra = PyRef::Steal(PyObject_GetAttrString(state->forking_pickler.get(), "_extra_reducers"));
-  if (!extra) return nullptr;
-  if (!PyDict_Check(extra.get())) {
+// `base`, `arrays` (or null) and `extra` on top of each other, as one plain dict, which the C pickler looks up fastest.
+// `merged` is rebuilt when one of them changed; all are small.
+PyObject* Merge(PyObject* base, PyObject* arrays, PyObject* extra, PyObject* merged) {
+  if (!PyDict_Check(extra)) {
     PyErr_SetString(PyExc_TypeError, "ForkingPickler._extra_reducers must be a dict");
     return nullptr;
   }
-  if (!IsMerged(extra.get(), nullptr, merged) || !IsMerged(arrays, extra.get(), merged) ||
-      !IsMerged(base, extra.get(), merged)) {
+  if (!IsMerged(extra, nullptr, merged) || (arrays != nullptr && !IsMerged(arrays, extra, merged)) ||
+      !IsMerged(base, extra, merged)) {
     PyDict_Clear(merged);
-    if (PyDict_Update(merged, base) < 0 || PyDict_Update(merged, arrays) < 0 ||
-        PyDict_Update(merged, extra.get()) < 0) {
+    if (PyDict_Update(merged, base) < 0 || (arrays != nullptr && PyDict_Update(merged, arrays) < 0) ||
+        PyDict_Update(merged, extra) < 0) {
       return nullptr;
     }
   }
   return PyErr_Occurred() ? nullptr : merged;
+}
+
+PyRef ExtraReducers(ModuleState* state) {
+  return PyRef::Steal(PyObject_GetAttrString(state->forking_pickler.get(), "_extra_reducers"));
+}
+
+// For messages: copyreg's table, the reducers of shared arrays, and ForkingPickler's own.
+PyObject* DispatchTable(ModuleState* state) {
+  PyRef extra = ExtraReducers(state);
+  return extra ? Merge(state->copyreg_table.get(), state->array_reducers.get(), extra.get(), state->merged_table.get())
+               : nullptr;
+}
+
+// For bytes that may go anywhere: shared arrays go by value.
+PyObject* PlainDispatchTable(ModuleState* state) {
+  PyRef extra = ExtraReducers(state);
+  return extra ? Merge(state->copyreg_table.get(), nullptr, extra.get(), state->plain_table.get()) : nullptr;
 }
 
 // The program may have put a class of its own in the place of ForkingPickler.
@@ -277,7 +290,7 @@ PyObject* PickleBytes(PyObject* module, PyObject* args) {
   ModuleState* state = StateOfModule(module);
   if (!Prepare(state)) return nullptr;
   PyRef writer = NewWriter(state);
-  PyObject* table = writer ? DispatchTable(state) : nullptr;
+  PyObject* table = writer ? PlainDispatchTable(state) : nullptr;
   if (table == nullptr) return nullptr;
   PyObject* const arguments[] = {writer.get(), protocol};
   PyRef pickler = PyRef::Steal(PyObject_Vectorcall(state->pickler_type.get(), arguments, 2, nullptr));

@@ -40,7 +40,8 @@ void LearnSpinNanos(int fd, int64_t nanos) {
 
 absl::Status CallFailed(const char* call, int fd) { return ErrnoStatus(errno, absl::StrCat(call, " descriptor ", fd)); }
 
-// What poll says: ready, not within `milliseconds` (-1 = no limit), interrupted, or an error.
+// What poll says: ready, not within `milliseconds`, interrupted (it says so even where it may not sleep, when a signal is
+// due), or an error.  The last two leave errno.
 enum class Polled { kReady, kTimedOut, kInterrupted, kFailed };
 Polled Poll(int fd, short events, int milliseconds) {
   pollfd entry = {fd, events, 0};
@@ -54,20 +55,20 @@ Polled Poll(int fd, short events, int milliseconds) {
   return errno == EINTR ? Polled::kInterrupted : Polled::kFailed;
 }
 
-bool SpinForInput(int fd, Deadline deadline) {
-  if (!SpinningPays()) return false;
+// kTimedOut: not yet.
+Polled SpinForInput(int fd, Deadline deadline) {
+  if (!SpinningPays()) return Polled::kTimedOut;
   const int64_t start = Deadline::MonotonicNanos();
   const int64_t allowed = SpinNanos(fd);
   int64_t spent = 0;
   do {
-    if (Poll(fd, POLLIN, 0) != Polled::kTimedOut) {
-      LearnSpinNanos(fd, std::max(allowed, 2 * spent));
-      return true;  // also for an error: the sleep says which
-    }
+    const Polled polled = Poll(fd, POLLIN, 0);
+    if (polled == Polled::kReady) LearnSpinNanos(fd, std::max(allowed, 2 * spent));
+    if (polled != Polled::kTimedOut) return polled;
     spent = Deadline::MonotonicNanos() - start;
   } while (spent < allowed && !deadline.Expired());
   LearnSpinNanos(fd, allowed * 3 / 4);
-  return false;
+  return Polled::kTimedOut;
 }
 
 // Sleeps until `events`, in pieces (see Signals).
@@ -98,7 +99,11 @@ absl::Status SleepFor(int fd, short events, Wait wait) {
 
 absl::Status WaitBlocking(int fd, short events, Wait wait) {
   BlockingScope blocking(wait.interruptible);
-  if (events == POLLIN && SpinForInput(fd, wait.deadline)) return absl::OkStatus();
+  const Polled spun = events == POLLIN ? SpinForInput(fd, wait.deadline) : Polled::kTimedOut;
+  if (spun == Polled::kReady) return absl::OkStatus();
+  if (spun == Polled::kInterrupted && wait.interruptible != nullptr) {
+    PYHOST_RETURN_IF_ERROR(wait.interruptible->OnSignal());
+  }
   return SleepFor(fd, events, wait);
 }
 
@@ -110,6 +115,9 @@ absl::Status WaitForInput(int fd, Wait wait) {
   const Polled now = Poll(fd, POLLIN, 0);
   if (now == Polled::kReady) return absl::OkStatus();
   if (now == Polled::kFailed) return CallFailed("poll", fd);
+  if (now == Polled::kInterrupted && wait.interruptible != nullptr) {
+    PYHOST_RETURN_IF_ERROR(wait.interruptible->OnSignal());
+  }
   if (wait.deadline.is_immediate()) return absl::DeadlineExceededError("nothing to read, and not to wait");
   return WaitBlocking(fd, POLLIN, wait);
 }
@@ -123,8 +131,9 @@ ssize_t StreamReader::ReadNow(std::span<std::byte> to) {
     if (count >= 0 || errno != ENOTSOCK) return count;
     is_socket_ = false;
   }
-  if (Poll(fd_, POLLIN, 0) == Polled::kTimedOut) {
-    errno = EAGAIN;
+  const Polled polled = Poll(fd_, POLLIN, 0);
+  if (polled != Polled::kReady) {
+    if (polled == Polled::kTimedOut) errno = EAGAIN;
     return -1;
   }
   // Blocks after all if another process reads the same pipe.
