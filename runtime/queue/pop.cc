@@ -130,11 +130,13 @@ absl::Status Queue::AwaitTaken(const std::function<bool()>& take, Wait wait) {
 // nearly there, and registering as a waiter would cost the producer its cache line.
 bool Queue::PopSoon(PopRequest& request) {
   constexpr int kQuickLooks = 50, kLooks = 65;
-  if (!SpinningPays()) return false;
-  if (ShouldTrail(*state_) && PopTrailing(request)) return true;
+  if (ShouldTrail(*state_) && SpinningPays() && PopTrailing(request)) return true;
   for (int look = 0; look < kLooks; ++look) {
     if (TryPop(request)) return true;
-    if (look >= kQuickLooks) SpinPause();
+    if (look < kQuickLooks) continue;
+    // Not asked before: an answer that is nearly there comes sooner than this one.
+    if (look == kQuickLooks && !SpinningPays()) return false;
+    SpinPause();
   }
   return false;
 }
