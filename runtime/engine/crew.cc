@@ -48,29 +48,6 @@ bool HasInput(int fd) {
   return poll(&event, 1, 0) > 0 && (event.revents & POLLIN) != 0;
 }
 
-// A worker that holds the GIL and runs no system call of ours writes within microseconds; one that cannot is not waited for.
-void AwaitDump(const FaultFile& faults) {
-  constexpr absl::Duration kPatience = absl::Milliseconds(20);
-  const Deadline deadline = Deadline::After(kPatience);
-  std::string before;
-  while (!deadline.Expired()) {
-    absl::SleepFor(absl::Microseconds(200));
-    std::string now = faults.Read();
-    if (!now.empty() && now == before) return;  // All of it is there.
-    before = std::move(now);
-  }
-}
-
-void AwaitStop(pid_t pid) {
-  constexpr absl::Duration kPatience = absl::Milliseconds(100);
-  const Deadline deadline = Deadline::After(kPatience);
-  while (!deadline.Expired()) {
-    const absl::StatusOr<ProcessStat> stat = GetProcessStat(pid);
-    if (!stat.ok() || stat->state == 'T' || stat->ended()) return;
-    absl::SleepFor(absl::Microseconds(50));
-  }
-}
-
 }  // namespace
 
 Crew::Crew(CallClient* client, Lanes* lanes, const Options& options, UniqueFd wake)
@@ -133,6 +110,9 @@ void Crew::Run() {
     if (Deadline::MonotonicNanos() >= next_look_.load()) next_look_.store(look_());
   }
   TellFailure();
+  AwaitReports();
+  MutexLock lock(mutex_);
+  finished_ = true;
 }
 
 void Crew::TellFailure() {
@@ -260,10 +240,10 @@ std::optional<std::string> Crew::EndStuck(CallId call) {
   }
   if (stuck.process == nullptr) return std::nullopt;
   // Where it is: best asked while it runs, and worth a moment.
-  if (stuck.process->Signal(FaultFile::DumpSignal()).ok()) AwaitDump(*stuck.faults);
+  if (stuck.process->Signal(FaultFile::DumpSignal()).ok()) stuck.faults->AwaitDump();
   // Whether it is still in that call can be known only while it stands still.
   if (!stuck.process->Signal(SIGSTOP).ok()) return std::nullopt;
-  AwaitStop(stuck.process->pid());
+  AwaitStopped(stuck.process->pid());
   if (!(lanes_->WorkerRunning(call) == running)) {
     stuck.process->Signal(SIGCONT).IgnoreError();
     return std::nullopt;
@@ -338,7 +318,7 @@ bool Crew::Close(Deadline deadline) {
   }
   Wake();
   MutexLock lock(mutex_);
-  const auto gone = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return workers_.empty(); };
+  const auto gone = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return finished_; };
   return mutex_.AwaitWithTimeout(absl::Condition(&gone), deadline.Remaining());
 }
 

@@ -137,6 +137,7 @@ class Crew {
   std::deque<absl::Time> deaths_ ABSL_GUARDED_BY(mutex_);  // since the last answered call
   uint64_t answered_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<Fault> faults_ ABSL_GUARDED_BY(mutex_);  // of workers that ended, the newest last
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // the thread: no worker is left, and what they lost is reported
   int replaced_ ABSL_GUARDED_BY(mutex_) = 0;
   bool fail_now_ ABSL_GUARDED_BY(mutex_) = false;  // the thread is to tell the client
 };

@@ -8,6 +8,9 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "runtime/base/deadline.h"
 #include "runtime/base/status_util.h"
 #include "runtime/os/unix_socket.h"
 
@@ -41,6 +44,16 @@ std::string FaultFile::Read() const {
   return text;
 }
 
-bool FaultFile::empty() const { return SizeOf(fd_.get()) == 0; }
+void FaultFile::AwaitDump() const {
+  constexpr absl::Duration kPatience = absl::Milliseconds(20);
+  const Deadline deadline = Deadline::After(kPatience);
+  std::string before;
+  while (!deadline.Expired()) {
+    absl::SleepFor(absl::Microseconds(200));
+    std::string now = Read();
+    if (!now.empty() && now == before) return;  // All of it is there.
+    before = std::move(now);
+  }
+}
 
 }  // namespace pyhost

@@ -24,7 +24,8 @@ class FaultFile {
   static int DumpSignal();
   // What was written: the last kilobytes.
   std::string Read() const;
-  bool empty() const;
+  // After DumpSignal(): until the dump is there.  A process writes it within microseconds; one that cannot is not waited for.
+  void AwaitDump() const;
 
  private:
   explicit FaultFile(UniqueFd fd) : fd_(std::move(fd)) {}

@@ -36,6 +36,7 @@ std::vector<Handle> Lanes::HandlesFor(const CallLane& own) const {
 
 void Lanes::AddOwnLane(HostId worker, std::shared_ptr<CallLane> lane) {
   MutexLock lock(mutex_);
+  if (closed_) lane->Close();
   own_[worker.value()] = std::move(lane);
 }
 
@@ -81,7 +82,7 @@ absl::Status Lanes::Push(Priority priority, const MessageView& call) {
 absl::Status Lanes::PushTo(HostId worker, const MessageView& call) {
   MutexLock lock(mutex_);
   auto found = own_.find(worker.value());
-  if (found == own_.end()) return absl::NotFoundError("the worker has ended");
+  if (found == own_.end()) return absl::AbortedError("the worker has ended");
   PYHOST_RETURN_IF_ERROR(found->second->Push(call));
   unannounced_.store(kAll);
   return absl::OkStatus();
@@ -125,6 +126,10 @@ uint64_t Lanes::queued() const {
 }
 
 void Lanes::Close() {
+  {
+    MutexLock lock(mutex_);
+    closed_ = true;
+  }
   for (const auto& lane : All()) lane->Close();
   wait_lane().NotifyReaders(kAll);
 }

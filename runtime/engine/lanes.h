@@ -42,7 +42,7 @@ class Lanes {
   std::vector<HostId> workers() const;
 
   absl::Status Push(Priority priority, const MessageView& call);
-  // NotFound when that worker has ended.
+  // Aborted when that worker has ended.
   absl::Status PushTo(HostId worker, const MessageView& call);
   void Announce();
 
@@ -70,6 +70,7 @@ class Lanes {
   std::atomic<uint32_t> unannounced_{0};             // kAll: for a worker of its own, so all are to look
   mutable absl::Mutex mutex_;
   absl::flat_hash_map<uint32_t, std::shared_ptr<CallLane>> own_ ABSL_GUARDED_BY(mutex_);  // by HostId
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace pyhost

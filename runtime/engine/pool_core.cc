@@ -1,18 +1,14 @@
 #include "runtime/engine/pool_core.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/base/mutex_lock.h"
 #include "runtime/base/status_util.h"
-#include "runtime/engine/engine_session.h"
-#include "runtime/engine/program.h"
 #include "runtime/engine/reply_error.h"
-#include "runtime/os/cpu.h"
-#include "runtime/segment/segment.h"
 #include "runtime/sync/thread_token.h"
 #include "runtime/values/segment_block.h"
 
@@ -87,6 +83,10 @@ std::unique_ptr<internal::Submission> PoolCore::Broadcast(std::string_view funct
 }
 
 absl::Status PoolCore::Register(PoolSubmission& submission, uint64_t count, bool notify) {
+  if (!IsOurs()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(submission.function_, ": the pool is of the process that this one was forked from"));
+  }
   if (shut_down_) {
     return absl::FailedPreconditionError(absl::StrCat(submission.function_, ": the pool was shut down"));
   }
@@ -130,7 +130,7 @@ void PoolCore::Flush() {
 // ---- Outcomes -------------------------------------------------------------------------------------------------
 
 PoolSubmission::~PoolSubmission() {
-  if (group_ != nullptr) pool_->client_->Abandon(*group_);
+  if (group_ != nullptr && pool_->IsOurs()) pool_->client_->Abandon(*group_);
 }
 
 bool PoolSubmission::Ready() { return group_ == nullptr || pool_->client_->Finished(*group_); }
@@ -148,6 +148,7 @@ bool PoolSubmission::Cancel() {
 
 absl::StatusOr<std::vector<internal::OutcomeOr>> PoolSubmission::Await(absl::Duration timeout) {
   if (!refused_.ok()) return refused_;
+  if (!pool_->IsOurs()) return absl::FailedPreconditionError(absl::StrCat(function_, ": a call of another process"));
   const absl::Status waited = pool_->AwaitGroup(*group_, Deadline::After(timeout));
   if (!waited.ok()) return Annotate(waited, function_);
   std::vector<Arrival> arrivals = pool_->client_->Take(*group_, count_);
@@ -181,6 +182,12 @@ absl::Status PoolCore::AwaitGroup(CallGroup& group, Deadline deadline) {
 bool PoolCore::ServesHere() const {
   const uint32_t home = home_.load(std::memory_order_relaxed);
   return home == 0 || home == ThreadToken();
+}
+
+absl::Status PoolCore::WhyStuck() const {
+  if (exposed_->serving() < options_.workers) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "it would be waited for for ever: every worker waits for an exposed function, and so for this thread");
 }
 
 internal::OutcomeOr PoolCore::Open(std::string_view function, CallId call, Arrival arrival) {
@@ -274,131 +281,6 @@ size_t PoolCore::DeliverOutput() {
     ++done;
   }
   return done;
-}
-
-// ---- Life -----------------------------------------------------------------------------------------------------
-
-absl::StatusOr<std::shared_ptr<PoolCore>> PoolCore::Start(Options options) {
-  if (options.workers < 0) return absl::InvalidArgumentError(absl::StrCat("a pool of ", options.workers, " workers"));
-  if (options.workers == 0) options.workers = UsableCores();
-  std::shared_ptr<PoolCore> pool(new PoolCore(std::move(options)));
-  PYHOST_RETURN_IF_ERROR(Annotate(pool->Begin(), "start a worker pool"));
-  return pool;
-}
-
-absl::Status PoolCore::Begin() {
-  const Deadline deadline = Deadline::After(options_.start_timeout);
-  PYHOST_ASSIGN_OR_RETURN(options_.program, FindProgram(options_.program));
-  PYHOST_ASSIGN_OR_RETURN(session_, EnsureEngineSession(options_.program, options_.shared_memory_limit));
-  PYHOST_ASSIGN_OR_RETURN(client_, CallClient::Create(session_->segment(), session_->me()));
-  PYHOST_ASSIGN_OR_RETURN(lanes_, Lanes::Create(session_->segment(), *client_));
-  exposed_ = std::make_unique<ExposedFunctions>(session_);
-  client_->SetNoticeSink(this);
-  absl::StatusOr<std::unique_ptr<Crew>> crew = Crew::Start(session_, client_.get(), lanes_.get(), options_, deadline);
-  if (!crew.ok()) {
-    return Annotate(crew.status(), absl::StrCat("'", options_.program, "' did not come up as pyhost ", EngineVersion()));
-  }
-  crew_ = *std::move(crew);
-  crew_->BeginWatching([this] { return EndOverdue(); }, [this](HostId worker) { exposed_->DropWorker(worker); });
-  return AwaitWorkers(deadline);
-}
-
-absl::Status PoolCore::AwaitWorkers(Deadline deadline) {
-  absl::Status report;
-  const auto settled = [&] {
-    MutexLock lock(mutex_);
-    report = report_;
-    return ready_ >= options_.workers || !report_.ok() || !crew_->failure().ok();
-  };
-  const absl::Status waited = client_->WaitForAllOr(nullptr, settled, {deadline, nullptr});
-  if (absl::IsDeadlineExceeded(waited)) {
-    return absl::DeadlineExceededError(absl::StrCat("the workers were not ready after ",
-                                                    absl::FormatDuration(options_.start_timeout)));
-  }
-  PYHOST_RETURN_IF_ERROR(waited);
-  return report.ok() ? crew_->failure() : report;
-}
-
-void PoolCore::OnNotice(Message notice) {
-  const absl::StatusOr<ReplyView> view = ParseReply(notice.payload());
-  if (!view.ok()) return;
-  if (view->kind == ReplyKind::kRequest) return exposed_->AddRequest(std::move(notice));
-  if (view->kind == ReplyKind::kReport) {
-    const absl::Status report = ExceptionStatus("a worker could not begin", view->outcome);
-    if (crew_ != nullptr) crew_->NoteReport(report);
-    MutexLock lock(mutex_);
-    report_ = report;
-  }
-  if (view->kind != ReplyKind::kReady) return;
-  exposed_->AddWorker(std::move(notice));
-  MutexLock lock(mutex_);
-  ++ready_;
-}
-
-absl::StatusOr<AnyArray> PoolCore::Allocate(DType dtype, std::vector<int64_t> shape) {
-  return NewSharedArray(session_->segment(), session_->me(), dtype, std::move(shape));
-}
-
-Stats PoolCore::GetStats() {
-  Stats stats;
-  for (const Crew::WorkerInfo& worker : crew_->workers()) {
-    const WorkerFigures figures = lanes_->FiguresOf(worker.id);
-    stats.workers.push_back({.number = worker.number,
-                             .pid = worker.pid,
-                             .calls = figures.calls,
-                             .busy = absl::Nanoseconds(figures.busy_nanos),
-                             .running = absl::Nanoseconds(figures.running_nanos)});
-  }
-  stats.waiting = lanes_->queued();
-  stats.outstanding = client_->outstanding();
-  stats.replaced = static_cast<uint64_t>(crew_->replaced());
-  const SegmentUsage usage = session_->segment().Usage();
-  stats.shared_memory_used = usage.used_bytes;
-  stats.shared_memory_limit = usage.limit_bytes;
-  return stats;
-}
-
-absl::Status PoolCore::WhyStuck() const {
-  if (exposed_->serving() < options_.workers) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      "it would be waited for for ever: every worker waits for an exposed function, and so for this thread");
-}
-
-absl::Status PoolCore::Shutdown(absl::Duration patience) {
-  shut_down_ = true;
-  const bool at_once = patience <= absl::ZeroDuration();
-  Flush();
-  lanes_->Close();
-  const bool orderly = !at_once && AwaitCrew(Deadline::After(patience));
-  if (orderly) client_->Drain(Wait::Try()).IgnoreError();
-  lanes_->Terminate();
-  client_->Terminate(absl::CancelledError("the pool was shut down"));
-  crew_->Stop();
-  if (orderly || at_once) return absl::OkStatus();
-  return absl::DeadlineExceededError("workers were still busy when the pool was to be shut down, and were killed");
-}
-
-// Scripts that are being finished may still call the engine.
-bool PoolCore::AwaitCrew(Deadline deadline) {
-  constexpr absl::Duration kBetweenRequests = absl::Milliseconds(2);
-  const bool serves = ServesHere();
-  while (!crew_->Close(deadline.AtMost(kBetweenRequests))) {
-    if (deadline.Expired()) return false;
-    client_->WaitForAllOr(nullptr, [] { return false; }, Wait::Try()).IgnoreError();
-    while (serves && exposed_->Serve()) {
-    }
-  }
-  return true;
-}
-
-PoolCore::~PoolCore() {
-  if (lanes_ != nullptr) lanes_->Terminate();
-  if (client_ != nullptr) client_->Terminate(absl::CancelledError("the pool is gone"));
-  crew_.reset();
-}
-
-absl::StatusOr<std::shared_ptr<internal::Core>> internal::StartCore(Options options) {
-  return PoolCore::Start(std::move(options));
 }
 
 }  // namespace pyhost

@@ -80,6 +80,7 @@ class PoolCore final : public internal::Core, public std::enable_shared_from_thi
   absl::StatusOr<AnyArray> Allocate(DType dtype, std::vector<int64_t> shape) override;
   Stats GetStats() override;
   absl::Status Shutdown(absl::Duration patience) override;
+  void Drop() override;
 
  private:
   friend class PoolSubmission;
@@ -92,6 +93,9 @@ class PoolCore final : public internal::Core, public std::enable_shared_from_thi
   absl::Status Begin();
   absl::Status AwaitWorkers(Deadline deadline);
   void OnNotice(Message notice) override;
+
+  // False in a process forked from the engine: workers, thread and locks are the engine's.
+  bool IsOurs() const { return session_ == nullptr || session_->me(); }
 
   // Submitting.
   absl::Status Register(PoolSubmission& submission, uint64_t count, bool notify);

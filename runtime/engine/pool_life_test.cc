@@ -15,6 +15,7 @@
 #include "runtime/engine/program.h"
 #include "runtime/engine/reply_error.h"
 #include "runtime/engine/worker_start.h"
+#include "runtime/testing/child.h"
 
 namespace pyhost {
 namespace {
@@ -44,6 +45,45 @@ TEST_F(PoolLifeTest, CallsAfterShutdownAreRefused) {
   pool().CallAsync<int>("builtins:abs", [&](absl::StatusOr<int> result) { seen = result.status(); }, 1);
   pool().Poll();
   EXPECT_EQ(seen.code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(PoolLifeTest, OrderlyShutdownReplacesAWorkerThatDiesWhileCallsWait) {
+  Script("crash", "import os, time\ndef leave():\n  time.sleep(0.1)\n  os._exit(1)\n");
+  Start({.workers = 1});
+  auto lost = pool().Call<void>("crash:leave");
+  auto waiting = pool().Call<int>("builtins:abs", -5);
+  EXPECT_TRUE(pool().Shutdown(absl::Seconds(30)).ok());
+  EXPECT_EQ(lost.Get().code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(waiting.Get().value(), 5);
+}
+
+TEST_F(PoolLifeTest, PoolThatEndsDropsItsCompletions) {
+  Script("slow", "import time\ndef hang(): time.sleep(1000)\n");
+  auto kept = std::make_shared<int>(1);
+  Start({.workers = 1});
+  pool().CallAsync<void>("slow:hang", [kept](const absl::Status&) { FAIL(); });
+  EndPool();
+  EXPECT_EQ(kept.use_count(), 1);
+}
+
+TEST_F(PoolLifeTest, ForkOfTheEngineLeavesItsWorkersAlone) {
+  Start({.workers = 1});
+  auto future = pool().Call<int>("builtins:abs", -4);
+  EXPECT_EQ(testing::RunInChild([&] {
+    EXPECT_EQ(Error("builtins:abs").code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(future.Get().status().code(), absl::StatusCode::kFailedPrecondition);
+    EndPool();
+  }), testing::Exited(0));
+  EXPECT_EQ(future.Get().value(), 4);
+  ExpectAlive();
+  EXPECT_EQ(pool().Stats().replaced, 0u);
+}
+
+TEST_F(PoolLifeTest, ScriptsMayUseMultiprocessing) {
+  Script("many", "import multiprocessing\ndef square(x): return x * x\n"
+                 "def squares():\n  with multiprocessing.Pool(2) as pool: return pool.map(square, range(5))\n");
+  Start({.workers = 1});
+  EXPECT_EQ(pool().Call<std::vector<int>>("many:squares").Get().value(), (std::vector<int>{0, 1, 4, 9, 16}));
 }
 
 TEST_F(PoolLifeTest, ShutdownWhosePatienceEndsKillsAndSaysSo) {

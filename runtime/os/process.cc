@@ -10,6 +10,9 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "runtime/base/deadline.h"
 #include "runtime/base/status_util.h"
 #include "runtime/os/text_file.h"
 
@@ -50,6 +53,16 @@ bool ProcessIsGone(pid_t pid, uint64_t start_time) {
     return kill(pid, 0) != 0 && errno == ESRCH;
   }
   return stat->ended() || (start_time != 0 && stat->start_time != start_time);
+}
+
+void AwaitStopped(pid_t pid) {
+  constexpr absl::Duration kPatience = absl::Milliseconds(100);
+  const Deadline deadline = Deadline::After(kPatience);
+  while (!deadline.Expired()) {
+    const absl::StatusOr<ProcessStat> stat = GetProcessStat(pid);
+    if (!stat.ok() || stat->state == 'T' || stat->ended()) return;
+    absl::SleepFor(absl::Microseconds(50));
+  }
 }
 
 uint64_t PidNamespace() {

@@ -34,6 +34,9 @@ absl::StatusOr<ProcessStat> GetProcessStat(pid_t pid);
 // nothing (no /proc), only a missing pid counts as gone.
 bool ProcessIsGone(pid_t pid, uint64_t start_time);
 
+// After a SIGSTOP: until the process has stopped or ended.  Not for longer than a tenth of a second.
+void AwaitStopped(pid_t pid);
+
 // Identifies the pid namespace of this process: a pid means the same to two processes only if this is the
 // same for both.  0 when the kernel does not say.
 uint64_t PidNamespace();

@@ -59,6 +59,8 @@ class Core {
   virtual absl::StatusOr<AnyArray> Allocate(DType dtype, std::vector<int64_t> shape) = 0;
   virtual Stats GetStats() = 0;
   virtual absl::Status Shutdown(absl::Duration patience) = 0;
+  // Shuts down at once; completions that have not run are dropped.
+  virtual void Drop() = 0;
 };
 
 absl::StatusOr<std::shared_ptr<Core>> StartCore(Options options);
