@@ -13,7 +13,7 @@ import pickle
 import sys
 
 from . import forkserver, guard, process, random_state, spawn, util
-from . import connection, pool_worker, queues, reduction, synchronize  # noqa: F401 (see above)
+from . import _output, connection, pool_worker, queues, reduction, synchronize  # noqa: F401 (see above)
 
 __all__ = ['run']
 

@@ -268,6 +268,7 @@ class BaseProcess:
     def _become_current(self, context, util, parent_sentinel):
         """Makes this object the current process of a child that has just been started."""
         global _current_process, _parent_process, _process_counter, _children
+        from . import _output
         if self._start_method is not None:
             context._force_start_method(self._start_method)
         _process_counter = itertools.count(1)
@@ -284,6 +285,10 @@ class BaseProcess:
             self._after_fork()
         finally:
             del old_process
+        _output.install(self)
+        channel = self._config.get('pyhost_log_channel')
+        if channel is not None:
+            channel.install()
 
     @staticmethod
     def _after_fork():

@@ -335,7 +335,8 @@ def _spawn_tracker(fds, root_pid):
         passed.append(sys.stderr.fileno())
     except Exception:
         pass  # No usable stderr: the tracker has nowhere to warn.
-    executable = spawn.get_executable()
+    # Another program's package would not understand the command.
+    executable = os.fsencode(sys.executable) if spawn.foreign_executable() else spawn.get_executable()
     command = f'from multiprocessing.resource_tracker import main; main({fds}, {root_pid})'
     args = [executable, *util._args_from_interpreter_flags(), '-c', command]
     # The tracker is born with these blocked, so that none can end it before it ignores them.

@@ -1,0 +1,180 @@
+"""What a child process writes to stdout and stderr arrives in whole lines, with the process's name in front if wanted.
+
+A child's standard streams are given another buffer: it keeps what was written until the line is complete, and writes each
+line (or several) with one system call.  `flush()` writes what there is.  Pipes and sockets take only 4096 bytes
+at once for sure: there, children exclude each other with a lock on the stream itself (fcntl), which goes with its owner.
+
+The prefix is a format with {name} and {pid}: pyhost.set_output_prefix(), the environment variable PYHOST_OUTPUT_PREFIX, or
+`pyhost -X pyhost_output_prefix[=FORMAT]`.
+"""
+
+import fcntl
+import io
+import os
+import select
+import stat
+import sys
+import threading
+import weakref
+
+__all__ = ()
+
+DEFAULT_PREFIX = '[{name}] '
+CONFIG_NAME = 'pyhost_output_prefix'
+
+# A line longer than this is written in pieces, so that output without any line end does not fill the memory.
+_LONGEST_LINE = 1 << 20
+
+_buffers = weakref.WeakSet()
+
+
+def check_prefix(prefix):
+    """The format `prefix`, which may be None; ValueError says what is wrong with it."""
+    if prefix is None:
+        return None
+    if not isinstance(prefix, str):
+        raise TypeError(f'an output prefix is a string such as {DEFAULT_PREFIX!r}, not {type(prefix).__name__}')
+    try:
+        prefix.format(name='', pid=0)
+    except (LookupError, ValueError, AttributeError) as error:
+        raise ValueError(f'{prefix!r} is no output prefix: {error!r}; it may have {{name}} and {{pid}}') from None
+    return prefix
+
+
+def prefix_of(process):
+    """The format for the lines of `process`, or None."""
+    if CONFIG_NAME in process._config:
+        return process._config[CONFIG_NAME]
+    option = sys._xoptions.get(CONFIG_NAME)
+    if option is None:
+        option = os.environ.get(CONFIG_NAME.upper()) or None
+    return DEFAULT_PREFIX if option is True else option
+
+
+def install(process):
+    """Makes the standard streams of this process, which is `process`, write whole lines."""
+    prefix = prefix_of(process)
+    text = '' if prefix is None else check_prefix(prefix).format(name=process.name, pid=os.getpid())
+    for name in ('stdout', 'stderr'):
+        old = getattr(sys, name)
+        # What a program has put in its place is left alone.
+        if type(old) is not io.TextIOWrapper or old is not getattr(sys, f'__{name}__'):
+            continue
+        new = _whole_lines(old, text)
+        if new is not None:
+            setattr(sys, name, new)
+            setattr(sys, f'__{name}__', new)
+
+
+def _whole_lines(old, prefix):
+    """A stream like `old` that writes whole lines; None if `old` has no descriptor."""
+    try:
+        fd = old.fileno()
+        prefix = prefix.encode(old.encoding, old.errors)
+    except (OSError, ValueError):
+        return None
+    buffer = LineBuffer(fd, old.buffer, prefix, hold=not old.write_through)
+    new = io.TextIOWrapper(buffer, encoding=old.encoding, errors=old.errors, newline='\n', write_through=True)
+    new.mode = old.mode
+    return new
+
+
+class LineBuffer(io.BufferedIOBase):
+    """Writes whole lines to a descriptor, which it does not own.
+
+    `hold` says that an incomplete line waits for its end or a flush; without it every write goes out at once (`-u`).
+    """
+
+    def __init__(self, fd, old, prefix, hold):
+        self._fd = fd
+        self._old = old  # Others may refer to it; it must not be collected, which would flush it.
+        self._prefix = prefix
+        self._hold = hold
+        self._begun = False  # a part of a line was written
+        self._pending = bytearray()
+        self._lock = threading.RLock()
+        self._excludes = stat.S_ISFIFO(mode := os.fstat(fd).st_mode) or stat.S_ISSOCK(mode)
+        _buffers.add(self)
+
+    name = property(lambda self: self._old.name)
+    mode = property(lambda self: self._old.mode)
+    raw = property(lambda self: getattr(self._old, 'raw', self._old))
+
+    def fileno(self):
+        return self._fd
+
+    def isatty(self):
+        return not self.closed and os.isatty(self._fd)
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        """Takes bytes; writes the complete lines."""
+        if self.closed:
+            raise ValueError('write to closed file')
+        data = bytes(data)
+        with self._lock:
+            self._pending += data
+            if not self._hold or len(self._pending) > _LONGEST_LINE:
+                self._write_pending(len(self._pending))
+            elif b'\n' in data or b'\r' in data:
+                self._write_pending(max(self._pending.rfind(b'\n'), self._pending.rfind(b'\r')) + 1)
+        return len(data)
+
+    def flush(self):
+        """Writes what there is, also of an incomplete line."""
+        if self.closed:
+            raise ValueError('flush of closed file')
+        with self._lock:
+            self._write_pending(len(self._pending))
+
+    def _write_pending(self, size):
+        # Gone from here before it is written: a signal handler may write, and an error must not repeat it for ever.
+        data = bytes(self._pending[:size])
+        del self._pending[:size]
+        if data:
+            self._write_whole(self._with_prefixes(data))
+
+    def _with_prefixes(self, data):
+        if not self._prefix:
+            return data
+        begun, self._begun = self._begun, not data.endswith((b'\n', b'\r'))
+        lines = (self._prefix + line for line in data.splitlines(keepends=True)) if not begun else None
+        if lines is None:
+            first, *others = data.split(b'\n')
+            lines = [first, *(b'\n' + (self._prefix + line if line else b'') for line in others)]
+        return b''.join(lines)
+
+    def _write_whole(self, data):
+        if not self._excludes:
+            self._write_all(data)
+            return
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks; lines up to 4096 bytes are whole all the same
+            self._excludes = False
+            self._write_all(data)
+            return
+        try:
+            self._write_all(data)
+        finally:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+    def _write_all(self, data):
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[os.write(self._fd, left):]
+            except BlockingIOError:
+                poller = select.poll()
+                poller.register(self._fd, select.POLLOUT)
+                poller.poll()
+
+
+def _after_fork():
+    for buffer in list(_buffers):
+        buffer._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
