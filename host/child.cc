@@ -35,6 +35,11 @@ int CallMain(std::string_view method) {
   PyRef code = PyRef::Steal(module ? PyObject_CallMethod(module.get(), "_child_main", nullptr) : nullptr);
   long number = code ? PyLong_AsLong(code.get()) : -1;
   if (!PyErr_Occurred()) return static_cast<int>(number);
+  if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+    // Before multiprocessing/child_main.py could catch it.  The main process is the one that speaks.
+    signal(SIGINT, SIG_DFL);
+    raise(SIGINT);
+  }
   PyErr_Print();  // ends the process for a SystemExit
   return 1;
 }

@@ -97,13 +97,16 @@ class Popen:
         _warn_of_threads()
         parent_end = open_own_end()
         child = None
+        # An interrupt in the middle of a fork would be reported by whatever hook of the child it hits.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             child = _pyhost.fork_child(process_obj._name, bool(process_obj.daemon))
             if child is None:
-                _run_forked(process_obj, parent_end)
+                _run_forked(process_obj, parent_end, mask)
+            self._adopt(child)
         finally:
             os.close(parent_end)
-        self._adopt(child)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def open_own_end():
@@ -115,13 +118,14 @@ def open_own_end():
                                    f'{error.strerror}') from None
 
 
-def _run_forked(process_obj, parent_end):
+def _run_forked(process_obj, parent_end, mask):
     """The child's life.  Never returns: the parent's frames below us are not the child's to go on with."""
     import _pyhost
     code = 1
     try:
         atexit._clear()
         atexit.register(util._exit_function)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         from . import random_state
         random_state.derive_numpy(process_obj._identity)
         code = process_obj._bootstrap(parent_sentinel=parent_end)

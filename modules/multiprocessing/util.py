@@ -299,7 +299,7 @@ def is_exiting():
 
 
 def _exit_function(info=info, debug=debug, _run_finalizers=_run_finalizers,
-                   active_children=process.active_children,
+                   active_children=process.active_children, getpid=os.getpid,
                    current_process=process.current_process):
     # The functions are bound as defaults because the interpreter may have cleared this module's globals.
     global _exiting
@@ -311,11 +311,13 @@ def _exit_function(info=info, debug=debug, _run_finalizers=_run_finalizers,
     _run_finalizers(0)
     # No current process: somebody replaced sys.modules and the process module is gone.
     if current_process() is not None:
-        for child in active_children():
+        # Not those of a parent, which a forked child knows until it has become a process of its own.
+        own = [child for child in active_children() if child._parent_pid == getpid()]
+        for child in own:
             if child.daemon:
                 info('calling terminate() for daemon %s', child.name)
                 child._popen.terminate()
-        for child in active_children():
+        for child in own:
             info('calling join() for process %s', child.name)
             child.join()
     debug('running the remaining "atexit" finalizers')
