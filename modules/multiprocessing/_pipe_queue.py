@@ -23,6 +23,8 @@ from queue import Empty, Full
 from . import context
 from . import util
 
+__all__ = ()
+
 # Put into the buffer by close(): the feeder is to end.
 _sentinel = object()
 

@@ -11,6 +11,8 @@ was faster; it never misses a message.
 from . import connection
 from . import util
 
+__all__ = ()
+
 
 class _QueueEnd(connection._ConnectionBase):
     """Common to both; `_handle` is the queue, None when closed."""
