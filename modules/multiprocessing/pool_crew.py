@@ -25,6 +25,8 @@ TERMINATE = 'TERMINATE'
 _GRACE = 2.0
 # Deaths by a raising initializer after which the pool fails, if its limit is not lower.
 _RAISING_STARTS = 5
+# ... by an exception before the worker could serve at all: its main module cannot be imported, say.
+_FAILING_STARTS = 3
 
 
 class Crew:
@@ -113,11 +115,19 @@ class Crew:
             return
         report = self.client.take_report()
         deaths = self._deaths.note(self.client.answered)
-        # An initializer that raises will raise again: fewer attempts are enough.
-        if deaths >= (min(self._deaths.limit, _RAISING_STARTS) if report else self._deaths.limit):
-            cause = f' ({pool_outcomes.describe_report(report)})' if report else ''
+        limit, cause = self._deaths.limit, ''
+        # What raises at the start of a worker will raise again: fewer attempts are enough.
+        if report:
+            limit, cause = min(limit, _RAISING_STARTS), f' ({pool_outcomes.describe_report(report)})'
+        elif process.exitcode > 0 and not self._has_served(process):
+            limit, cause = min(limit, _FAILING_STARTS), ' before it could take a call: its traceback is on stderr'
+        if deaths >= limit:
             self._fail(f'{deaths} worker{"s" * (deaths > 1)} ended within {self._deaths.period:g} seconds and no call '
                        f'was answered meanwhile; the last: {_describe_end(process)}{cause}')
+
+    def _has_served(self, process):
+        host = process._popen._child.host_id
+        return any(figures['host'] == host for figures in self.client.stats())
 
     def _fail(self, reason):
         self.failure = reason

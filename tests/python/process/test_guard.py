@@ -295,6 +295,22 @@ class MainModuleTest(ScriptCase):
             self.assertEqual('1\n', outcome.stdout, outcome)
             self.assertIn('OSError: not again', outcome.stderr)
 
+    @unittest.skipUnless(UNDER_PYHOST, 'python3 starts workers without end')
+    def test_pool_whose_workers_cannot_import_the_main_module(self):
+        for method in 'spawn', 'forkserver':
+            outcome = self.run_script(f'''\
+                import multiprocessing
+                if __name__ != '__main__':
+                    raise OSError('not again')
+                multiprocessing.set_start_method('{method}')
+                with multiprocessing.Pool(2) as pool:
+                    pool.map(abs, [1, 2])
+                ''')
+            self.assertEqual(1, outcome.code, outcome)
+            self.assertRegex(outcome.stderr, 'PoolFailedError: .*: 3 workers ended .*before it could take a call')
+            # The third death ends the pool, whose second worker may have been replaced by then.
+            self.assertLessEqual(outcome.stderr.count('OSError: not again'), 4, outcome)
+
     def test_main_module_that_exits(self):
         outcome = self.run_script('''\
             import multiprocessing, sys
@@ -336,6 +352,7 @@ class LazyMainModuleTest(MainModuleTest):
 
     test_script = test_script_without_suffix = test_module_of_a_package = test_compiled_script = None
     test_main_module_that_fails = test_main_module_that_exits = test_objects_of_main_cross_both_ways = None
+    test_pool_whose_workers_cannot_import_the_main_module = None
 
     def test_command(self):
         for method, line in self.each_method():
