@@ -115,7 +115,7 @@ def open_own_end():
         return os.pidfd_open(os.getpid())
     except OSError as error:
         raise OSError(error.errno, 'pidfd_open, by which a child learns of the end of its parent: '
-                                   f'{error.strerror}') from None
+                                   f'{error.strerror} (does a sandbox refuse it?)') from None
 
 
 def _run_forked(process_obj, parent_end, mask):

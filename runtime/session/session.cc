@@ -61,6 +61,8 @@ absl::StatusOr<Session*> Session::Ensure(const SessionOptions& options) {
 
 absl::StatusOr<std::unique_ptr<Session>> Session::Create(const SessionOptions& options) {
   std::unique_ptr<Session> session(new Session);
+  // Everybody's end is learned through it.  Said now, before anything was started.
+  PYHOST_RETURN_IF_ERROR(Annotate(OpenPidfd(getpid()).status(), "pyhost cannot watch processes"));
   PYHOST_ASSIGN_OR_RETURN(ProcessStatus status, ProcessStatus::Read());
   PYHOST_ASSIGN_OR_RETURN(session->profile_, ServerProfile::Capture(status));
   PYHOST_ASSIGN_OR_RETURN(session->segment_, Segment::Create(options.segment));

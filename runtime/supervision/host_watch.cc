@@ -21,6 +21,9 @@ namespace {
 constexpr absl::Duration kReaperStep = absl::Milliseconds(10);
 constexpr int kReaperTries = 30;
 
+// Between two looks at a process that has no pidfd.
+constexpr absl::Duration kLook = absl::Milliseconds(100);
+
 // A daemon whose parent died is asked to end, then made to, all within a second.
 constexpr absl::Duration kOrphanPatience = absl::Milliseconds(400);
 
@@ -56,9 +59,19 @@ void HostWatch::WatchProcess(HostId id, const HostInfo& info, Watched* watched) 
     // Born after its parent's death.
     bool dependent = (info.flags & kDependentFlags) != 0;
     if (dependent && info.parent && !segment_->hosts().IsRunning(info.parent)) EndOrphan(id);
-  } else {
+  } else if (ProcessIsGone(info.pid, info.start_time)) {
     loop_->After(absl::ZeroDuration(), [this, id] { OnGone(id); });
+  } else {
+    LookLater(id);
   }
+}
+
+void HostWatch::LookLater(HostId id) {
+  loop_->After(kLook, [this, id] {
+    auto found = watched_.find(id.value());
+    if (found == watched_.end()) return;
+    segment_->hosts().ProcessIsGone(id) ? OnGone(id) : LookLater(id);
+  });
 }
 
 void HostWatch::WatchLife(HostId id, UniqueFd life, Watched* watched) {

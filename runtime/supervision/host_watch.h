@@ -53,6 +53,8 @@ class HostWatch {
 
   void WatchProcess(HostId id, const HostInfo& info, Watched* watched);
   void WatchLife(HostId id, UniqueFd life, Watched* watched);
+  // Instead of a pidfd, where none can be had (no descriptor is left, say): looks at the process from time to time.
+  void LookLater(HostId id);
   void OnGone(HostId id);
   void OnLifeEnd(HostId id);
   // Waits for whoever reaps it to write how it ended, for a while.

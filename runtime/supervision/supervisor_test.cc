@@ -1,12 +1,18 @@
 #include "runtime/supervision/supervisor.h"
 
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -60,6 +66,7 @@ class SupervisorTest : public ::testing::Test {
       ScriptedLauncher launcher(script);
       auto supervisor = Supervisor::Create(ticket, std::move(supervisor_end_), &launcher);
       ASSERT_TRUE(supervisor.ok()) << supervisor.status();
+      if (without_pidfds_) RefusePidfds();
       EXPECT_TRUE((*supervisor)->Run().ok());
     });
   }
@@ -91,6 +98,19 @@ class SupervisorTest : public ::testing::Test {
     return child;
   }
 
+  // From now on pidfd_open fails in this process.
+  static void RefusePidfds() {
+    sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pidfd_open, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EMFILE),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    sock_fprog program = {static_cast<unsigned short>(std::size(code)), code};
+    ASSERT_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    ASSERT_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+  }
+
   void Send(const ControlMessage& message) {
     EXPECT_TRUE(SendDatagram(control_.get(), AsBytes(message), {}, Soon()).ok());
   }
@@ -101,6 +121,7 @@ class SupervisorTest : public ::testing::Test {
   HostId root_;
   UniqueFd control_;
   UniqueFd supervisor_end_;
+  bool without_pidfds_ = false;  // of the supervisor, once it is up
   std::unique_ptr<testing::Child> supervisor_;
 };
 
@@ -157,6 +178,17 @@ TEST_F(SupervisorTest, KilledHostHasItsSignalInTheRecordAndHoldsNothing) {
   const Deadline deadline = Deadline::After(kLong);
   while (segment_->objects().IsHeld(held, id) && !deadline.Expired()) sched_yield();
   EXPECT_FALSE(segment_->objects().IsHeld(held, id));
+}
+
+TEST_F(SupervisorTest, HostWithoutAPidfdIsNotTakenForDeadAndItsDeathIsSeen) {
+  without_pidfds_ = true;
+  StartSupervisor([](const LaunchOptions&) { return ErrnoStatus(EAGAIN, "vfork"); });
+  HostId id = *hosts().CreateEmbryo({root_, 0, "host", Handle()});
+  auto host = StartHost(id);
+  // Longer than the wait for the exit word of one that is gone.
+  EXPECT_FALSE(hosts().WaitForExit(id, {Deadline::After(absl::Milliseconds(700)), nullptr}).ok());
+  host->Signal(SIGKILL);
+  EXPECT_TRUE(hosts().WaitForExit(id, Soon()).ok());
 }
 
 TEST_F(SupervisorTest, DaemonOfADeadHostIsEnded) {

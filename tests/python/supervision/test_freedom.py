@@ -228,5 +228,33 @@ class IdentityTest(SessionCase):
         self.assertEqual(out, 'True\n')
 
 
+class SandboxTest(SessionCase):
+
+    def test_refused_pidfd_open_is_named_and_nothing_is_left_running(self):
+        out = self.run_script('''
+            def refuse(number, error):
+                """A seccomp filter by which the system call `number` fails with `error`."""
+                import ctypes, struct
+                load, jump_unless_equal, answer = 0x20, 0x15, 0x06
+                allow, fail = 0x7fff0000, 0x00050000
+                program = b''.join(struct.pack('=HBBI', *code) for code in (
+                    (load, 0, 0, 0), (jump_unless_equal, 0, 1, number), (answer, 0, 0, fail | error), (answer, 0, 0, allow)))
+                memory = ctypes.create_string_buffer(program)
+                header = ctypes.create_string_buffer(struct.pack('@HP', len(program) // 8, ctypes.addressof(memory)))
+                libc = ctypes.CDLL(None, use_errno=True)
+                assert libc.prctl(38, 1, 0, 0, 0) == 0, 'PR_SET_NO_NEW_PRIVS'
+                assert libc.prctl(22, 2, header, 0, 0) == 0, 'PR_SET_SECCOMP'
+        ''', '''
+            import errno
+            refuse(434, errno.EPERM)
+            for attempt in range(2):
+                try:
+                    start(nothing)
+                except OSError as error:
+                    print(error.errno == errno.EPERM, 'pidfd_open' in str(error), 'sandbox' in str(error))
+        ''')
+        self.assertEqual(out, 'True True True\n' * 2)
+
+
 if __name__ == '__main__':
     unittest.main()
