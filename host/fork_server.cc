@@ -68,11 +68,12 @@ absl::Status Preload(const ServerSpec& spec, const std::string& name) {
   PyRef module = PyRef::Steal(PyImport_ImportModule("multiprocessing.forkserver"));
   PyRef names = TextList({name});
   PyRef path = spec.has_sys_path ? TextList(spec.sys_path) : PyRef::Borrow(Py_None);
+  PyRef argv = TextList(spec.sys_argv);
   PyRef main_path = PyRef::Steal(PyUnicode_DecodeFSDefault(spec.main_path.c_str()));
   PyRef main_name = PyRef::Steal(PyUnicode_DecodeFSDefault(spec.main_name.c_str()));
-  if (!module || !names || !path || !main_path || !main_name) return TakePythonError("preload");
-  PyRef done = PyRef::Steal(PyObject_CallMethod(module.get(), "preload", "OOOO", names.get(), main_path.get(),
-                                                main_name.get(), path.get()));
+  if (!module || !names || !path || !main_path || !main_name || !argv) return TakePythonError("preload");
+  PyRef done = PyRef::Steal(PyObject_CallMethod(module.get(), "preload", "OOOOO", names.get(), main_path.get(),
+                                                main_name.get(), path.get(), argv.get()));
   // A module that fails shows why, as in python3, and is left to the children.
   if (!done) PyErr_Print();
   // A library's own threads (OpenBLAS starts some at import) are its own business, as in python3: those libraries stop

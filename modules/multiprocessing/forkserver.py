@@ -64,7 +64,8 @@ class ForkServer:
         _pyhost.set_server_preload(
             'forkserver', self._preload_modules, main_path=main.get('init_main_from_path', ''),
             main_name=main.get('init_main_from_name', ''),
-            sys_path=[entry for entry in spawn._absolute_sys_path() if isinstance(entry, str)])
+            sys_path=[entry for entry in spawn._absolute_sys_path() if isinstance(entry, str)],
+            sys_argv=[word for word in sys.argv if isinstance(word, str)] if main else [])
 
     def connect_to_new_process(self, fds):
         """Starts a child that reads preparation data and process object from a pipe.
@@ -102,10 +103,12 @@ class ForkServer:
             raise
 
 
-def preload(modules, main_path='', main_name='', sys_path=None):
+def preload(modules, main_path='', main_name='', sys_path=None, sys_argv=()):
     """What the server does before its first fork.  A module that cannot be imported is left to the children."""
     if sys_path is not None:
         sys.path[:] = sys_path
+    if sys_argv:
+        sys.argv[:] = sys_argv
     for name in modules:
         if name == '__main__':
             _preload_main(main_path, main_name)

@@ -38,18 +38,20 @@ bool TakeTexts(PyObject* iterable, std::vector<std::string>* texts) {
 }
 
 PyObject* SetServerPreload(PyObject*, PyObject* args, PyObject* kwargs) {
-  static const char* const kKeywords[] = {"method", "modules", "main_path", "main_name", "sys_path", nullptr};
+  static const char* const kKeywords[] = {"method", "modules", "main_path", "main_name", "sys_path", "sys_argv",
+                                          nullptr};
   const char* method = nullptr;
-  PyObject *modules, *main_path = nullptr, *main_name = nullptr, *sys_path = Py_None;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|OOO:set_server_preload", const_cast<char**>(kKeywords), &method,
-                                   &modules, &main_path, &main_name, &sys_path)) {
+  PyObject *modules, *main_path = nullptr, *main_name = nullptr, *sys_path = Py_None, *sys_argv = Py_None;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|OOOO:set_server_preload", const_cast<char**>(kKeywords), &method,
+                                   &modules, &main_path, &main_name, &sys_path, &sys_argv)) {
     return nullptr;
   }
   ServerSpec spec;
   spec.has_sys_path = sys_path != Py_None;
   if (!TakeTexts(modules, &spec.preload) || (main_path != nullptr && !TakeText(main_path, &spec.main_path)) ||
       (main_name != nullptr && !TakeText(main_name, &spec.main_name)) ||
-      (spec.has_sys_path && !TakeTexts(sys_path, &spec.sys_path))) {
+      (spec.has_sys_path && !TakeTexts(sys_path, &spec.sys_path)) ||
+      (sys_argv != Py_None && !TakeTexts(sys_argv, &spec.sys_argv))) {
     return nullptr;
   }
   Preloads()[method] = std::move(spec);
@@ -105,8 +107,8 @@ PyObject* StopServer(PyObject*, PyObject* argument) {
 PyMethodDef kFunctions[] = {
     {"set_server_preload", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(SetServerPreload)),
      METH_VARARGS | METH_KEYWORDS,
-     "set_server_preload(method, modules, main_path='', main_name='', sys_path=None)\n\n"
-     "What a fork server that is started from now on, for this process, imports first."},
+     "set_server_preload(method, modules, main_path='', main_name='', sys_path=None, sys_argv=None)\n\n"
+     "What a fork server that is started from now on, for this process, imports first, and with which sys.path and sys.argv."},
     {"server_pid", ServerPid, METH_O, "The pid of the session's fork server for a method, or None."},
     {"ensure_server", EnsureServer, METH_O, "Returns when a fork server for the method has a process, or no server may serve this one; raises why it has none."},
     {"stop_server", StopServer, METH_O, "Ends the fork server for the method; the next start begins another."},

@@ -35,6 +35,7 @@ std::string ServerSpec::Encode() const {
   writer.Text(main_name);
   writer.Number(has_sys_path);
   writer.Texts(sys_path);
+  writer.Texts(sys_argv);
   return writer.Take();
 }
 
@@ -49,6 +50,7 @@ absl::StatusOr<ServerSpec> ServerSpec::Decode(std::string_view bytes) {
   spec.main_name = reader.Text();
   spec.has_sys_path = reader.Number() != 0;
   spec.sys_path = reader.Texts();
+  spec.sys_argv = reader.Texts();
   if (!reader.ok()) return absl::DataLossError("the description of a fork server is cut off");
   return spec;
 }
@@ -61,6 +63,7 @@ std::vector<std::string> ServerSpec::ToArguments() const {
   if (!main_name.empty()) words.push_back("--main-name=" + main_name);
   if (has_sys_path) words.push_back("--has-sys-path");
   for (const std::string& path : sys_path) words.push_back("--sys-path=" + path);
+  for (const std::string& argument : sys_argv) words.push_back("--sys-argv=" + argument);
   return words;
 }
 
@@ -79,6 +82,7 @@ ServerSpec ServerSpec::FromArguments(int argc, char** argv) {
     value("--main-name=", [&](std::string text) { spec.main_name = std::move(text); });
     value("--has-sys-path", [&](const std::string&) { spec.has_sys_path = true; });
     value("--sys-path=", [&](std::string text) { spec.sys_path.push_back(std::move(text)); });
+    value("--sys-argv=", [&](std::string text) { spec.sys_argv.push_back(std::move(text)); });
   }
   return spec;
 }
@@ -91,6 +95,7 @@ uint64_t ServerSpec::Key(const std::vector<std::string>& environment) const {
   std::sort(early.begin(), early.end());
   ServerSpec same = *this;
   same.sys_path.clear();
+  same.sys_argv.clear();
   uint64_t key = Hash(same.Encode());
   for (std::string_view entry : early) key = Hash(entry, Hash("\n", key));
   return key == 0 ? 1 : key;

@@ -51,14 +51,15 @@ struct ServerSpec {
   std::string main_name;                // its name for `-m`, or empty
   bool has_sys_path = false;            // whether sys_path is to be used
   std::vector<std::string> sys_path;
+  std::vector<std::string> sys_argv;    // for the main module while it is preloaded, or empty
 
   std::string Encode() const;
   static absl::StatusOr<ServerSpec> Decode(std::string_view bytes);
   // The same as command-line words; words of other kinds are left alone.
   std::vector<std::string> ToArguments() const;
   static ServerSpec FromArguments(int argc, char** argv);
-  // Includes the variables of `environment` that are read before any user code runs.  Not sys_path: as in python3, the
-  // server keeps the one it started with, and each child sets its own.
+  // Includes the variables of `environment` that are read before any user code runs.  Not sys_path and sys_argv: as in
+  // python3, the server keeps those it started with, and each child sets its own.
   uint64_t Key(const std::vector<std::string>& environment) const;
 };
 

@@ -150,7 +150,8 @@ TEST(ServerProfileTest, SurvivesTheCommandLine) {
 }
 
 TEST(ServerSpecTest, SurvivesBytesAndCommandLine) {
-  ServerSpec spec = {"/bin/pyhost", "forkserver", {"-O", "-Xutf8=1"}, {"numpy", "__main__"}, "/a b.py", "", true, {"", "/x=y"}};
+  ServerSpec spec = {"/bin/pyhost", "forkserver", {"-O", "-Xutf8=1"}, {"numpy", "__main__"}, "/a b.py", "", true, {"", "/x=y"},
+                     {"/a b.py", "--an=argument", ""}};
   EXPECT_EQ(ServerSpec::Decode(spec.Encode())->Encode(), spec.Encode());
   std::vector<std::string> words = spec.ToArguments();
   std::vector<char*> argv = {const_cast<char*>("pyhost")};

@@ -177,6 +177,22 @@ class ForkServerTest(ScriptCase):
             ''')
         self.assert_printed(outcome, 'None', 'True', 'None', 'child', 'True')
 
+    @unittest.skipUnless(UNDER_PYHOST or sys.version_info >= (3, 14), 'older servers do not know sys.argv')
+    def test_main_module_is_preloaded_with_the_programs_arguments(self):
+        outcome = self.run_script('''\
+            import multiprocessing, sys
+            print(len(sys.argv), sys.argv[-1], flush=True)
+            def worker():
+                print('worker', sys.argv[-1])
+            if __name__ == '__main__':
+                sys.argv += ['x' * 50] * 5000 + ['last']  # more than a single argument could hold
+                multiprocessing.set_start_method('forkserver')
+                child = multiprocessing.Process(target=worker)
+                child.start()
+                child.join()
+            ''', 'first')
+        self.assert_printed(outcome, '2 first', '5003 last', 'worker last')
+
     def test_server_is_not_waited_for_where_none_may_serve(self):
         # A server of the root's process group cannot fork children for another: they are launched.
         outcome = self.run_script('''\
