@@ -111,8 +111,7 @@ void Crew::Run() {
   }
   TellFailure();
   AwaitReports();
-  MutexLock lock(mutex_);
-  finished_ = true;
+  finished_.Notify();
 }
 
 void Crew::TellFailure() {
@@ -317,9 +316,7 @@ bool Crew::Close(Deadline deadline) {
     if (state_ == State::kRunning) state_ = State::kClosing;
   }
   Wake();
-  MutexLock lock(mutex_);
-  const auto gone = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return finished_; };
-  return mutex_.AwaitWithTimeout(absl::Condition(&gone), deadline.Remaining());
+  return finished_.WaitForNotificationWithTimeout(deadline.Remaining());
 }
 
 void Crew::Stop() {

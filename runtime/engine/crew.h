@@ -32,6 +32,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "runtime/base/deadline.h"
 #include "runtime/base/mutex_lock.h"
@@ -127,6 +128,7 @@ class Crew {
   bool awaiting_exit_ = false;  // the thread's, as buried_
   std::vector<HostId> buried_;  // ended; what they had may not be reported yet
   std::thread thread_;
+  absl::Notification finished_;  // of the thread: no worker is left, and what they lost is reported
   std::atomic<int64_t> next_look_{std::numeric_limits<int64_t>::max()};
 
   mutable absl::Mutex mutex_;
@@ -137,7 +139,6 @@ class Crew {
   std::deque<absl::Time> deaths_ ABSL_GUARDED_BY(mutex_);  // since the last answered call
   uint64_t answered_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<Fault> faults_ ABSL_GUARDED_BY(mutex_);  // of workers that ended, the newest last
-  bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // the thread: no worker is left, and what they lost is reported
   int replaced_ ABSL_GUARDED_BY(mutex_) = 0;
   bool fail_now_ ABSL_GUARDED_BY(mutex_) = false;  // the thread is to tell the client
 };

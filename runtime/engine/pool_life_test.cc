@@ -185,9 +185,12 @@ TEST_F(PoolLifeTest, MissingProgramIsNamed) {
   const auto pool = WorkerPool::Start(options);
   EXPECT_EQ(pool.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(Text(pool.status()), HasSubstr("Options::program names '/nowhere/pyhost'"));
+  const char* before = getenv("PYHOST_PROGRAM");
+  const std::optional<std::string> kept = before == nullptr ? std::nullopt : std::optional<std::string>(before);
   setenv("PYHOST_PROGRAM", "/nowhere/else", 1);
   EXPECT_THAT(Text(WorkerPool::Start().status()), HasSubstr("PYHOST_PROGRAM names '/nowhere/else'"));
   unsetenv("PYHOST_PROGRAM");
+  if (kept) setenv("PYHOST_PROGRAM", kept->c_str(), 1);
 }
 
 TEST_F(PoolLifeTest, ProgramThatIsNotPyhostIsNamed) {

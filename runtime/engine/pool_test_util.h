@@ -48,7 +48,7 @@ class PoolTest : public ::testing::Test {
     ASSERT_TRUE(pool.ok()) << pool.status();
     pool_.emplace(*std::move(pool));
   }
-  WorkerPool& pool() { return *pool_; }
+  WorkerPool& pool() { return pool_.value(); }
   void EndPool() { pool_.reset(); }
 
   absl::Status Error(std::string_view function) { return pool().Call<void>(function).Get(); }

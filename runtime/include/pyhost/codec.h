@@ -400,7 +400,7 @@ bool WriteTuple(ValueWriter& writer, const Tuple& tuple, std::index_sequence<I..
 }
 template <typename Tuple, size_t... I>
 bool ReadTuple(ValueReader reader, Tuple* out, std::index_sequence<I...>) {
-  return ReadFixed(reader, sizeof...(I), [out]([[maybe_unused]] size_t index, [[maybe_unused]] ValueReader item) {
+  return ReadFixed(reader, sizeof...(I), [&]([[maybe_unused]] size_t index, [[maybe_unused]] ValueReader item) {
     bool good = false;
     static_cast<void>(((I == index && ((good = CodecOf<std::tuple_element_t<I, Tuple>>::Read(item, &std::get<I>(*out))), true)) || ...));
     return good;
