@@ -20,6 +20,7 @@
 #include "runtime/base/status_util.h"
 #include "runtime/segment/object_table.h"
 #include "runtime/session/session.h"
+#include "runtime/supervision/process_status.h"
 #include "runtime/supervision/protocol.h"
 #include "runtime/supervision/start_attributes.h"
 
@@ -56,18 +57,19 @@ absl::StatusOr<StartPayload> ReadPayload(Session& session) {
   return StartPayload::Parse(block);
 }
 
-absl::StatusOr<std::string> TakeOver(Session& session, std::vector<UniqueFd> received, const StandardFiles& streams) {
+absl::StatusOr<std::string> TakeOver(Session& session, std::vector<UniqueFd> received, const ServerState& server) {
   PYHOST_ASSIGN_OR_RETURN(StartPayload payload, ReadPayload(session));
   PYHOST_ASSIGN_OR_RETURN(StartAttributes attributes, StartAttributes::Decode(payload.attributes));
   PYHOST_ASSIGN_OR_RETURN(ServerSpec spec, ServerSpec::Decode(payload.server));
   // Any Python ignores these from its start, whatever it inherits.
   for (int signal : {SIGPIPE, SIGXFSZ}) attributes.ignored_signals |= uint64_t{1} << (signal - 1);
-  PYHOST_RETURN_IF_ERROR(attributes.Apply(std::move(received)));
-  PYHOST_RETURN_IF_ERROR(AdoptEnvironment(attributes.environment));
-  PYHOST_RETURN_IF_ERROR(AdoptSignals(attributes.ignored_signals));
+  const StartAttributes& before = server.attributes;
+  PYHOST_RETURN_IF_ERROR(attributes.Apply(std::move(received), before));
+  if (attributes.environment != before.environment) PYHOST_RETURN_IF_ERROR(AdoptEnvironment(attributes.environment));
+  PYHOST_RETURN_IF_ERROR(AdoptSignals(attributes.ignored_signals, before.ignored_signals));
   StandardFiles now = StandardFiles::Now();
   for (int number = 0; number <= 2; ++number) {
-    if (!now.Same(streams, number)) PYHOST_RETURN_IF_ERROR(RemakeStream(number, now.open[number]));
+    if (!now.Same(server.streams, number)) PYHOST_RETURN_IF_ERROR(RemakeStream(number, now.open[number]));
   }
   PYHOST_RETURN_IF_ERROR(attributes.ApplySignalMask());
   return spec.method;
@@ -88,9 +90,16 @@ bool StandardFiles::Same(const StandardFiles& other, int number) const {
          (mine.st_dev == theirs.st_dev && mine.st_ino == theirs.st_ino && mine.st_rdev == theirs.st_rdev);
 }
 
-void RunForkedChild(std::vector<UniqueFd> received, const StandardFiles& streams, InterpreterSnapshot& snapshot) {
+absl::StatusOr<ServerState> ServerState::Capture(const StandardFiles& streams, InterpreterSnapshot interpreter) {
+  PYHOST_ASSIGN_OR_RETURN(ProcessStatus status, ProcessStatus::Read());
+  PYHOST_ASSIGN_OR_RETURN(StartAttributes attributes, StartAttributes::Capture(status));
+  absl::StatusOr<std::unique_ptr<WarmPages>> warm = WarmPages::Create();
+  return ServerState{streams, std::move(attributes), std::move(interpreter), warm.ok() ? *std::move(warm) : nullptr};
+}
+
+void RunForkedChild(std::vector<UniqueFd> received, ServerState& server) {
   Session* session = Session::Current();
-  absl::StatusOr<std::string> method = TakeOver(*session, std::move(received), streams);
+  absl::StatusOr<std::string> method = TakeOver(*session, std::move(received), server);
   if (!method.ok()) {
     int code = ReportInternalError("a new process", method.status());
     session->Leave(code);
@@ -101,8 +110,9 @@ void RunForkedChild(std::vector<UniqueFd> received, const StandardFiles& streams
   int code = CallMain(*method);
   // As in python3: a child of the forkserver method leaves without taking the server's modules apart.
   const bool finalize = *method != "forkserver";
-  if (finalize) code = *method == "spawn" ? snapshot.End(code) : FinalizeInterpreter(code);
+  if (finalize) code = *method == "spawn" ? server.interpreter.End(code) : FinalizeInterpreter(code);
   session->Leave(code);
+  if (server.warm != nullptr) server.warm->Note();
   if (finalize) std::exit(code);
   _exit(code);
 }

@@ -7,10 +7,13 @@
 #include <sys/stat.h>
 
 #include <array>
+#include <memory>
 #include <vector>
 
 #include "host/child_exit.h"
 #include "runtime/os/unique_fd.h"
+#include "runtime/os/warm_pages.h"
+#include "runtime/supervision/start_attributes.h"
 
 namespace pyhost::host {
 
@@ -23,10 +26,20 @@ struct StandardFiles {
   bool Same(const StandardFiles& other, int number) const;
 };
 
+// How a server is when it forks: what its children compare with, to change only what differs.
+struct ServerState {
+  StandardFiles streams;  // what the interpreter's standard streams were made for
+  StartAttributes attributes;
+  InterpreterSnapshot interpreter;
+  std::unique_ptr<WarmPages> warm;  // null: children begin cold
+
+  // `streams`: when the interpreter was started.  The rest as it is now.
+  static absl::StatusOr<ServerState> Capture(const StandardFiles& streams, InterpreterSnapshot interpreter);
+};
+
 // In a fork of a server that has adopted its record: takes over `received`, the start's descriptors, runs, and ends the
-// process.  `streams`: what the server's streams were made for; `snapshot`: how its interpreter was.
-[[noreturn]] void RunForkedChild(std::vector<UniqueFd> received, const StandardFiles& streams,
-                                 InterpreterSnapshot& snapshot);
+// process.
+[[noreturn]] void RunForkedChild(std::vector<UniqueFd> received, ServerState& server);
 
 // The internal mode `child`: a launch that inherited everything from its starter.
 int ChildMain(int argc, char** argv);

@@ -1,5 +1,6 @@
 #include "host/child_exit.h"
 
+#include <utility>
 #include <vector>
 
 #include "host/interpreter.h"
@@ -190,22 +191,37 @@ int InterpreterSnapshot::End(int exit_code) {
   return flushed ? exit_code : kFlushFailed;
 }
 
-// Modules that the server has under the same name stay as they are.
+// (name, module) of what sys.modules has and the server had not.  Nothing is touched that is the server's: a count of
+// references changed is a page copied.
+std::vector<std::pair<PyRef, PyRef>> InterpreterSnapshot::NewModules() const {
+  std::vector<std::pair<PyRef, PyRef>> found;
+  PyObject *name, *module, *servers_name = nullptr, *servers = nullptr;
+  Py_ssize_t servers_position = 0;
+  PyDict_Next(modules_.get(), &servers_position, &servers_name, &servers);
+  for (Py_ssize_t position = 0; PyDict_Next(PyImport_GetModuleDict(), &position, &name, &module);) {
+    // In the same order, as long as nobody has removed any.
+    const bool same_place = name == servers_name, same = same_place && module == servers;
+    if (same_place) PyDict_Next(modules_.get(), &servers_position, &servers_name, &servers);
+    if (same || !PyUnicode_CheckExact(name) || PyDict_GetItemWithError(modules_.get(), name) == module) continue;
+    found.emplace_back(PyRef::Borrow(name), PyRef::Borrow(module));
+  }
+  return found;
+}
+
+// Modules that the server has under the same name come back.
 void InterpreterSnapshot::DropModules() const {
   PyObject* modules = PyImport_GetModuleDict();  // borrowed
-  PyRef names = PyRef::Steal(PyDict_Keys(modules)), references = PyRef::Steal(PyList_New(0));
-  for (Py_ssize_t i = 0; names && references && i < PyList_GET_SIZE(names.get()); ++i) {
-    PyObject* name = PyList_GET_ITEM(names.get(), i);
-    PyRef module = PyRef::Borrow(PyDict_GetItemWithError(modules, name));
-    PyObject* servers = PyDict_GetItemWithError(modules_.get(), name);
-    if (!module || module.get() == servers) continue;
+  PyRef references = PyRef::Steal(PyList_New(0));
+  if (!references) return ReportError(nullptr);
+  for (auto& [name, module] : NewModules()) {
     PyRef reference = PyRef::Steal(PyModule_Check(module.get()) ? PyWeakref_NewRef(module.get(), nullptr) : nullptr);
-    if (reference && PyList_Append(references.get(), reference.get()) < 0) ReportError(name);
-    int done = servers == nullptr ? PyDict_DelItem(modules, name) : PyDict_SetItem(modules, name, servers);
-    if (done < 0 || PyErr_Occurred()) ReportError(name);
+    if (reference && PyList_Append(references.get(), reference.get()) < 0) ReportError(name.get());
+    PyObject* servers = PyDict_GetItemWithError(modules_.get(), name.get());
+    int done = servers == nullptr ? PyDict_DelItem(modules, name.get()) : PyDict_SetItem(modules, name.get(), servers);
+    if (done < 0 || PyErr_Occurred()) ReportError(name.get());
+    module = PyRef();
   }
   CallGc("collect");
-  if (!references) return ReportError(nullptr);
   ClearModules(references.get());
 }
 

@@ -17,6 +17,9 @@
 
 #include "modules/native/python_ref.h"
 
+#include <utility>
+#include <vector>
+
 #include "absl/status/statusor.h"
 
 namespace pyhost::host {
@@ -33,6 +36,7 @@ class InterpreterSnapshot {
   explicit InterpreterSnapshot(native::PyRef modules) : modules_(std::move(modules)) {}
 
   bool MustFinalize() const;
+  std::vector<std::pair<native::PyRef, native::PyRef>> NewModules() const;
   void DropModules() const;
   void ClearModules(PyObject* references) const;
 

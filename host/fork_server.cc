@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -24,6 +25,7 @@
 #include "host/interpreter.h"
 #include "host/interpreter_state.h"
 #include "host/process_title.h"
+#include "host/spare_child.h"
 #include "runtime/base/crash_point.h"
 #include "runtime/base/status_util.h"
 #include "runtime/os/unix_socket.h"
@@ -42,12 +44,16 @@ constexpr const char* kAlwaysImported[] = {"_pyhost", "multiprocessing.spawn", "
 // ... and a worker of a C++ engine, which is to be up soon.
 constexpr const char* kImportedForEngines[] = {"_pyhost", "pyhost.engine"};
 
-// The signals that a terminal sends to everybody stay pending: a server ends when its supervisor lets go of it.
+constexpr int kGroupSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
+
+// The signals that a terminal or a user sends to everybody stay pending: a server ends when its supervisor lets go of it.
+// Their dispositions are those that most children want, not the supervisor's, who ignores them.
 void BlockGroupSignals() {
   sigset_t set;
   sigemptyset(&set);
-  for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) sigaddset(&set, signal);
+  for (int number : kGroupSignals) sigaddset(&set, number);
   sigprocmask(SIG_BLOCK, &set, nullptr);
+  for (int number : kGroupSignals) signal(number, SIG_DFL);
 }
 
 absl::Status Import(const char* name) {
@@ -98,21 +104,27 @@ absl::StatusOr<InterpreterSnapshot> ImportAll(const ServerSpec& spec) {
   return snapshot;
 }
 
+absl::StatusOr<ServerState> GetReady(const ServerSpec& spec, const StandardFiles& streams) {
+  PYHOST_ASSIGN_OR_RETURN(InterpreterSnapshot interpreter, ImportAll(spec));
+  return ServerState::Capture(streams, std::move(interpreter));
+}
+
 class ForkServer {
  public:
-  ForkServer(Session* session, UniqueFd socket, UniqueFd children, const StandardFiles& streams,
-             absl::StatusOr<InterpreterSnapshot> snapshot)
+  ForkServer(Session* session, UniqueFd socket, UniqueFd children, absl::StatusOr<ServerState> state)
       : session_(session),
         socket_(std::move(socket)),
         children_(std::move(children)),
-        streams_(streams),
-        snapshot_(std::move(snapshot)) {}
+        state_(std::move(state)),
+        spare_(session) {}
 
   // Until the supervisor closes its end.
   void Serve() {
     for (bool open = true; open;) {
       pollfd events[] = {{socket_.get(), POLLIN, 0}, {children_.get(), POLLIN, 0}};
-      if (poll(events, 2, -1) < 0 && errno != EINTR) return;
+      int ready = poll(events, 2, wants_spare_ ? 0 : -1);
+      if (ready < 0 && errno != EINTR) return;
+      if (ready == 0) ForkSpare();
       if (events[1].revents != 0) Reap();
       if (events[0].revents != 0) open = Receive();
     }
@@ -127,7 +139,7 @@ class ForkServer {
     if (received->end_of_file) return false;
     if (received->size != sizeof(message) || message.type != MessageType::kStart) return true;
     HostId host = HostId::FromValue(message.host);
-    absl::Status status = snapshot_.ok() ? received->descriptors : snapshot_.status();
+    absl::Status status = state_.ok() ? received->descriptors : state_.status();
     if (status.ok()) {
       Fork(host, std::move(received->fds));
     } else {
@@ -139,6 +151,9 @@ class ForkServer {
   void Fork(HostId host, std::vector<UniqueFd> fds) {
     // Given up meanwhile, or started by a server that died before it could say so.
     if (session_->segment().hosts().Exit(host).ended()) return Answer(MessageType::kFailed, host, 0);
+    // Who started one process is likely to start another.
+    wants_spare_ = true;
+    if (HandOver(host, fds)) return;
     PYHOST_CRASH_POINT("server-before-fork");
     session_->PrepareFork(host);
     PyOS_BeforeFork();
@@ -154,13 +169,40 @@ class ForkServer {
     Answer(MessageType::kForked, host, pid);
   }
 
-  [[noreturn]] void BecomeChild(HostId host, std::vector<UniqueFd> fds) {
+  bool HandOver(HostId host, const std::vector<UniqueFd>& fds) {
+    std::vector<int> numbers;
+    for (const UniqueFd& fd : fds) numbers.push_back(fd.get());
+    absl::StatusOr<pid_t> pid = spare_.HandOver(host, numbers);
+    if (!pid.ok()) return false;
+    pids_[*pid] = host;
+    Answer(MessageType::kForked, host, *pid);
+    return true;
+  }
+
+  // When nothing else is to be done.
+  void ForkSpare() {
+    wants_spare_ = false;
+    if (spare_.pid() != 0) return;
+    spare_.Fork(state_->warm.get(), [this] { LetGo(); }, [this](std::vector<UniqueFd> fds) { BeginLife(std::move(fds)); });
+  }
+
+  // In a child.
+  void LetGo() {
     socket_.reset();
     children_.reset();
+  }
+
+  [[noreturn]] void BecomeChild(HostId host, std::vector<UniqueFd> fds) {
+    LetGo();
+    spare_.Forget();
     PyOS_AfterFork_Child();
     // Another fork has adopted the record already: this one was never asked for.
     if (!(session_->me() == host)) _exit(0);
-    RunForkedChild(std::move(fds), streams_, *snapshot_);
+    BeginLife(std::move(fds));
+  }
+
+  [[noreturn]] void BeginLife(std::vector<UniqueFd> fds) {
+    RunForkedChild(std::move(fds), *state_);
   }
 
   static absl::Status ForkError(int error) {
@@ -185,6 +227,7 @@ class ForkServer {
 
   void Reap() {
     ReapChildren(children_.get(), [this](pid_t pid, ExitStatus status) {
+      if (pid == spare_.pid()) spare_.Forget();
       auto found = pids_.find(pid);
       if (found == pids_.end()) return;
       session_->segment().hosts().SetExit(found->second, status, /*truth=*/true);
@@ -195,9 +238,10 @@ class ForkServer {
   Session* const session_;
   UniqueFd socket_;
   UniqueFd children_;
-  const StandardFiles streams_;
-  absl::StatusOr<InterpreterSnapshot> snapshot_;  // or why nothing can be started
+  absl::StatusOr<ServerState> state_;  // or why nothing can be started
   std::map<pid_t, HostId> pids_;
+  SpareChild spare_;
+  bool wants_spare_ = false;
 };
 
 // Children bring their own; ours would keep the files of the first one open.
@@ -230,11 +274,11 @@ int ForkServerMain(int argc, char** argv) {
   ArmCrashPoint(spec.method);
   StandardFiles streams = StandardFiles::Now();
   if (std::optional<int> code = StartInterpreter(command, StartedBy::kPyhost)) return *code;
-  absl::StatusOr<InterpreterSnapshot> snapshot = ImportAll(spec);
+  absl::StatusOr<ServerState> state = GetReady(spec, streams);
   absl::StatusOr<UniqueFd> children = OpenChildSignal();
   if (!children.ok()) return ReportInternalError("fork server", children.status());
   LeaveStandardStreams();
-  ForkServer(*session, std::move(socket), *std::move(children), streams, std::move(snapshot)).Serve();
+  ForkServer(*session, std::move(socket), *std::move(children), std::move(state)).Serve();
   int code = spec.preload.empty() ? 0 : FinalizeInterpreter(0);
   (*session)->Leave(code);
   _exit(code);

@@ -132,12 +132,13 @@ absl::Status AdoptEnvironment(const std::vector<std::string>& entries) {
   return absl::OkStatus();
 }
 
-absl::Status AdoptSignals(uint64_t ignored) {
+absl::Status AdoptSignals(uint64_t ignored, uint64_t before) {
+  if (ignored == before) return absl::OkStatus();
   PyRef module = PyRef::Steal(PyImport_ImportModule("_signal"));
   if (!module) return TakePythonError("import _signal");
   for (int number = 1; number < NSIG; ++number) {
     bool reserved = number == SIGKILL || number == SIGSTOP || (number >= 32 && number < SIGRTMIN);
-    if (reserved) continue;
+    if (reserved || (((ignored ^ before) >> (number - 1)) & 1) == 0) continue;
     if (!AdoptSignal(module.get(), number, (ignored >> (number - 1)) & 1)) return TakePythonError("signal dispositions");
   }
   return absl::OkStatus();

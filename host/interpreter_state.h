@@ -17,8 +17,8 @@ namespace pyhost::host {
 // os.environ becomes the process's environment, which is `entries` already.
 absl::Status AdoptEnvironment(const std::vector<std::string>& entries);
 
-// signal.getsignal() agrees with the process: bit n-1 of `ignored` = signal n is ignored.
-absl::Status AdoptSignals(uint64_t ignored);
+// signal.getsignal() agrees with the process: bit n-1 of `ignored` = signal n is ignored; of `before`: it was.
+absl::Status AdoptSignals(uint64_t ignored, uint64_t before);
 
 // sys.stdin, stdout or stderr (0, 1, 2) is made anew on its descriptor, as at start-up; None where that is closed.
 absl::Status RemakeStream(int number, bool is_open);

@@ -33,13 +33,22 @@ void HandleRefs::Release(Handle handle, HostId me) {
   objects_->Drop(handle, me, me);
 }
 
-void HandleRefs::AfterForkChild(HostId parent, HostId child) {
-  absl::flat_hash_map<Key, uint32_t> inherited;
+void HandleRefs::Rename(HostId from, HostId to) {
+  absl::flat_hash_map<Key, uint32_t> renamed;
   for (const auto& [key, count] : counts_) {
-    if (key.host == parent.value()) inherited[Key{key.handle, child.value()}] = count;
+    if (key.host == from.value()) renamed[Key{key.handle, to.value()}] = count;
   }
-  counts_ = std::move(inherited);
+  counts_ = std::move(renamed);
+}
+
+void HandleRefs::AfterForkChild(HostId parent, HostId child) {
+  Rename(parent, child);
   UnlockMutex(mutex_);
+}
+
+void HandleRefs::ChangeHost(HostId from, HostId to) {
+  MutexLock lock(mutex_);
+  Rename(from, to);
 }
 
 size_t HandleRefs::size() const {

@@ -44,10 +44,14 @@ class HandleRefs {
   void AfterForkParent() ABSL_UNLOCK_FUNCTION(mutex_) { UnlockMutex(mutex_); }
   // The embryo already has the parent's bits (ObjectTable::DuplicateHolds).
   void AfterForkChild(HostId parent, HostId child) ABSL_UNLOCK_FUNCTION(mutex_);
+  // What `from` is counted to hold, `to` holds: it has the bits.
+  void ChangeHost(HostId from, HostId to);
 
   size_t size() const;  // objects held
 
  private:
+  void Rename(HostId from, HostId to) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   struct Key {
     uint64_t handle;
     uint32_t host;

@@ -225,11 +225,12 @@ absl::Status Session::ReserveEmbryo() {
   parent_ = me();
   fork_result_ = 0;
   embryo_ = std::exchange(prepared_, HostId());
-  was_prepared_ = static_cast<bool>(embryo_);
+  const bool unborn = std::exchange(unborn_, false);
+  was_prepared_ = unborn || embryo_;
   std::string name = std::exchange(next_name_, "");
   uint32_t flags = std::exchange(next_flags_, 0) | static_cast<uint32_t>(HostFlag::kForked);
   fork_status_ = absl::OkStatus();
-  if (!embryo_) {
+  if (!was_prepared_) {
     absl::StatusOr<HostId> embryo = segment_->hosts().CreateEmbryo({parent_, flags, name, Handle()});
     if (embryo.ok()) embryo_ = *embryo;
     fork_status_ = embryo.status();
@@ -281,6 +282,12 @@ absl::Status Session::AfterForkChild() {
   PYHOST_CRASH_POINT("fork-child-before-adopt");
   PYHOST_RETURN_IF_ERROR(session->TakeIdentity(embryo));
   return session->Announce();
+}
+
+absl::Status Session::TakePlace(HostId embryo) {
+  segment_->refs().ChangeHost(HostId(), embryo);
+  PYHOST_RETURN_IF_ERROR(TakeIdentity(embryo));
+  return Announce();
 }
 
 // Embryos of os.fork() calls whose result nobody told us: adopted by now, or never to be.

@@ -102,11 +102,17 @@ class Session {
   void NameNextFork(std::string_view name, uint32_t flags) { next_name_ = name, next_flags_ = flags; }
   // or which embryo it is to be, with the holds that has already and ours;
   void PrepareFork(HostId embryo) { prepared_ = embryo; }
+  // or that it will be nobody before it takes its place: with the parent's descriptors, and what it holds it holds in vain;
+  void PrepareUnbornFork() { unborn_ = true; }
   // and what fork() returned, before AfterForkParent.  Who prepared an embryo ends it when the fork failed.
   void NoteForkResult(pid_t child) { fork_result_ = child; }
   // What BeforeFork said, and after AfterForkParent who the child is.
   const absl::Status& fork_status() const { return fork_status_; }
   HostId last_forked() const { return last_forked_; }
+
+  // In such a child, once it is told who it is to be.  `embryo` has the holds of the parent already.  An error: another one
+  // is that, or nobody any more.
+  absl::Status TakePlace(HostId embryo);
 
   // This process is reaped by its parent's program, not by a server: it says itself how it leaves.
   void ReportOwnExit() { reports_exit_ = true; }
@@ -150,6 +156,7 @@ class Session {
 
   // Used by the forking thread only, between BeforeFork and AfterFork (the creation lock is held), and PrepareFork.
   HostId prepared_;
+  bool unborn_ = false;
   std::string next_name_;
   uint32_t next_flags_ = 0;
   pid_t fork_result_ = 0;  // 0 = not told

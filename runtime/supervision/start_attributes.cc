@@ -89,13 +89,13 @@ absl::StatusOr<StartAttributes> StartAttributes::Decode(std::string_view bytes) 
   return attributes;
 }
 
-absl::Status StartAttributes::Apply(std::vector<UniqueFd> received) const {
+absl::Status StartAttributes::Apply(std::vector<UniqueFd> received, const StartAttributes& now) const {
   PYHOST_RETURN_IF_ERROR(PlaceDescriptors(std::move(received)));
-  ApplyEnvironment();
-  ApplySignals();
+  ApplyEnvironment(now);
+  ApplySignals(now);
   ::umask(umask);
   PYHOST_RETURN_IF_ERROR(ApplyScheduling());
-  return ApplyLimits();
+  return ApplyLimits(now);
 }
 
 // `received` lies at high numbers; a target that happens to be one of those moves it out of the way first.
@@ -123,9 +123,8 @@ absl::Status StartAttributes::PlaceDescriptors(std::vector<UniqueFd> received) c
   return absl::OkStatus();
 }
 
-void StartAttributes::ApplyEnvironment() const {
-  std::vector<std::string> current = CurrentEnvironment();
-  if (current == environment) return;
+void StartAttributes::ApplyEnvironment(const StartAttributes& now) const {
+  if (now.environment == environment) return;
   clearenv();
   for (const std::string& entry : environment) {
     size_t equals = entry.find('=');
@@ -134,16 +133,12 @@ void StartAttributes::ApplyEnvironment() const {
   }
 }
 
-void StartAttributes::ApplySignals() const {
+void StartAttributes::ApplySignals(const StartAttributes& now) const {
+  const uint64_t differ = now.ignored_signals ^ ignored_signals;
   for (int signal = 1; signal < NSIG; ++signal) {
-    if (IsReserved(signal)) continue;
+    if ((differ & SignalBit(signal)) == 0 || IsReserved(signal)) continue;
     struct sigaction action = {};
-    if (sigaction(signal, nullptr, &action) != 0) continue;
-    bool ignored = action.sa_handler == SIG_IGN;
-    bool wanted = (ignored_signals & SignalBit(signal)) != 0;
-    if (ignored == wanted) continue;
-    action = {};
-    action.sa_handler = wanted ? SIG_IGN : SIG_DFL;
+    action.sa_handler = (ignored_signals & SignalBit(signal)) != 0 ? SIG_IGN : SIG_DFL;
     sigaction(signal, &action, nullptr);
   }
 }
@@ -174,12 +169,11 @@ absl::Status StartAttributes::ApplyScheduling() const {
 }
 
 // Last, because a lower limit may forbid what comes before.
-absl::Status StartAttributes::ApplyLimits() const {
+absl::Status StartAttributes::ApplyLimits(const StartAttributes& now) const {
   for (int resource = 0; resource < RLIM_NLIMITS; ++resource) {
-    rlimit now = {};
-    const rlimit& wanted = limits[resource];
+    const rlimit &current = now.limits[resource], &wanted = limits[resource];
     auto number = static_cast<__rlimit_resource>(resource);
-    if (getrlimit(number, &now) == 0 && now.rlim_cur == wanted.rlim_cur && now.rlim_max == wanted.rlim_max) continue;
+    if (current.rlim_cur == wanted.rlim_cur && current.rlim_max == wanted.rlim_max) continue;
     if (setrlimit(number, &wanted) != 0) {
       return ErrnoStatus(errno, absl::StrCat("setrlimit of resource ", resource, " to ", wanted.rlim_cur, " of at most ",
                                              wanted.rlim_max));

@@ -43,17 +43,18 @@ struct StartAttributes {
   std::string Encode() const;
   static absl::StatusOr<StartAttributes> Decode(std::string_view bytes);
 
-  // Errors name the call, value and limit.  The descriptors are placed first, then everything else; the signal mask
-  // is left to ApplySignalMask, for the moment when the child is ready for signals.
-  absl::Status Apply(std::vector<UniqueFd> received) const;
+  // `now`: as this process is, so that only what differs is changed.  Errors name the call, value and limit.  The
+  // descriptors are placed first, then everything else; the signal mask is left to ApplySignalMask, for the moment when
+  // the child is ready for signals.
+  absl::Status Apply(std::vector<UniqueFd> received, const StartAttributes& now) const;
   absl::Status ApplySignalMask() const;
 
  private:
   absl::Status PlaceDescriptors(std::vector<UniqueFd> received) const;
-  absl::Status ApplyLimits() const;
+  absl::Status ApplyLimits(const StartAttributes& now) const;
   absl::Status ApplyScheduling() const;
-  void ApplyEnvironment() const;
-  void ApplySignals() const;
+  void ApplyEnvironment(const StartAttributes& now) const;
+  void ApplySignals(const StartAttributes& now) const;
 };
 
 // Descriptors 0 to 2 (those that are open), the working directory, and `passed`: opened for sending, with the

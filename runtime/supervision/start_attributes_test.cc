@@ -69,7 +69,7 @@ TEST(StartAttributesTest, AppliedInAnotherProcessGiveWhatWasCaptured) {
               signal(SIGUSR1, SIG_DFL);
               clearenv();
               std::filesystem::current_path("/tmp");
-              absl::Status applied = wanted.Apply(std::move(received));
+              absl::Status applied = wanted.Apply(std::move(received), CaptureNow());
               EXPECT_TRUE(applied.ok()) << applied;
               StartAttributes now = CaptureNow();
               now.descriptors = wanted.descriptors;
@@ -88,7 +88,7 @@ TEST(StartAttributesTest, DescriptorsGetTheirNumbersWhateverLiesThere) {
               attributes.descriptors = {0, 1, 2, 200, 201, 300};
               std::vector<UniqueFd> received;
               for (size_t i = 0; i < attributes.descriptors.size(); ++i) received.push_back(*DuplicateHigh(zero.get()));
-              ASSERT_TRUE(attributes.Apply(std::move(received)).ok());
+              ASSERT_TRUE(attributes.Apply(std::move(received), CaptureNow()).ok());
               for (int number : attributes.descriptors) {
                 struct stat file = {};
                 EXPECT_EQ(fstat(number, &file), 0) << number;
@@ -104,7 +104,7 @@ TEST(StartAttributesTest, StandardDescriptorsThatTheStarterHadClosedAreClosed) {
               attributes.descriptors = {1, 2};
               std::vector<UniqueFd> received;
               for (int number : {1, 2}) received.push_back(*DuplicateHigh(number));
-              ASSERT_TRUE(attributes.Apply(std::move(received)).ok());
+              ASSERT_TRUE(attributes.Apply(std::move(received), CaptureNow()).ok());
               EXPECT_LT(fcntl(0, F_GETFD), 0);
             }),
             Exited(0));
@@ -113,7 +113,7 @@ TEST(StartAttributesTest, StandardDescriptorsThatTheStarterHadClosedAreClosed) {
 TEST(StartAttributesTest, WrongNumberOfDescriptorsIsAnError) {
   StartAttributes attributes = CaptureNow();
   attributes.descriptors = {1, 2};
-  EXPECT_EQ(RunInChild([&] { EXPECT_TRUE(absl::IsDataLoss(attributes.Apply({}))); }), Exited(0));
+  EXPECT_EQ(RunInChild([&] { EXPECT_TRUE(absl::IsDataLoss(attributes.Apply({}, attributes))); }), Exited(0));
 }
 
 TEST(StartDescriptorsTest, ClosedDescriptorCannotBePassed) {

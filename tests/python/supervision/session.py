@@ -34,6 +34,19 @@ def is_gone(pid):
     except OSError:
         return True
 
+def spares_of(server):
+    """The pids of the children that a fork server keeps ready."""
+    with open(f'/proc/{server}/task/{server}/children') as file:
+        children = file.read().split()
+    return [int(pid) for pid in children if command_of(pid).startswith('pyhost-spare')]
+
+def command_of(pid):
+    try:
+        with open(f'/proc/{pid}/cmdline') as file:
+            return file.read()
+    except OSError:
+        return ''
+
 def start(target, *args, **options):
     process = CONTEXT.Process(target=target, args=args, **options)
     process.start()

@@ -7,6 +7,8 @@ import _pyhost
 from session import SessionCase
 
 SERVER_POINTS = ('server-before-fork', 'server-forked', 'server-before-answer')
+# A spare child is there from the second start on.
+HANDOVER_POINTS = ('server-before-handover', 'server-handed-over')
 CHILD_POINTS = ('fork-child-before-adopt', 'child-before-main')
 SUPERVISOR_POINTS = ('supervisor-launched-server', 'supervisor-forwarded-start', 'supervisor-before-recovery')
 STARTER_POINTS = ('start-has-payload', 'start-sent')
@@ -52,6 +54,38 @@ class CrashPointTest(SessionCase):
                         print(process.exitcode)
                     ''', method)
                     self.assertEqual(out, '-9\n')
+
+    def test_server_that_dies_handing_over_to_its_spare_child_is_replaced_and_the_child_runs_once(self):
+        for method in ('spawn', 'forkserver'):
+            for point in HANDOVER_POINTS:
+                with self.subTest(method=method, point=point):
+                    count = self.path(f'{method}-{point}')
+                    out = self.run_crashing(method, point, f'''
+                        def run():
+                            with open({count!r}, 'a') as file:
+                                file.write('x')
+                            sys.exit(3)
+                    ''', f'''
+                        first = start(run)
+                        first.join(10)
+                        wait_until(lambda: spares_of(_pyhost.server_pid({method!r})))
+                        second = start(run)
+                        second.join(10)
+                        print(first.exitcode, second.exitcode)
+                    ''', method)
+                    self.assertEqual(out, '3 3\n')
+                    with open(count) as file:
+                        self.assertEqual(file.read(), 'xx')
+
+    def test_spare_child_that_dies_with_its_orders_has_ended_by_a_signal(self):
+        out = self.run_crashing('spawn', 'spare-before-adopt', '', '''
+            start(nothing).join(10)
+            wait_until(lambda: spares_of(_pyhost.server_pid('spawn')))
+            process = start(sleep)
+            process.join(10)
+            print(process.exitcode)
+        ''')
+        self.assertEqual(out, '-9\n')
 
     def test_supervisor_that_dies_in_a_start_or_an_end_hangs_nobody(self):
         for point in SUPERVISOR_POINTS:

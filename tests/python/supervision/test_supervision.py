@@ -188,6 +188,76 @@ class ServerTest(SessionCase):
             wait_until(lambda: not os.path.exists(f'/proc/{server}'))
         ''')
 
+    @with_methods(*SERVED)
+    def test_second_start_is_served_by_a_spare_child(self, method):
+        out = self.run_script('', f'''
+            start(nothing).join()
+            server = _pyhost.server_pid({method!r})
+            wait_until(lambda: spares_of(server))
+            spare, = spares_of(server)
+            process = start(leave, 4)
+            process.join()
+            print(process.pid == spare, process.exitcode)
+            wait_until(lambda: spares_of(server))
+        ''', method)
+        self.assertEqual(out, 'True 4\n')
+
+    @with_methods(*SERVED)
+    def test_starts_go_on_without_the_spare_child(self, method):
+        out = self.run_script('', f'''
+            start(nothing).join()
+            server = _pyhost.server_pid({method!r})
+            wait_until(lambda: spares_of(server))
+            os.kill(spares_of(server)[0], signal.SIGKILL)
+            codes = []
+            for code in (3, 4):
+                process = start(leave, code)
+                process.join()
+                codes.append(process.exitcode)
+            print(codes, _pyhost.server_pid({method!r}) == server)
+        ''', method)
+        self.assertEqual(out, '[3, 4] True\n')
+
+    def test_spare_child_of_a_killed_server_ends(self):
+        self.run_script('', '''
+            start(nothing).join()
+            server = _pyhost.server_pid('spawn')
+            wait_until(lambda: spares_of(server))
+            spare, = spares_of(server)
+            os.kill(server, signal.SIGKILL)
+            wait_until(lambda: is_gone(spare))
+        ''')
+
+    def test_signals_to_the_group_before_a_start_are_not_the_childs(self):
+        out = self.run_script('', '''
+            start(nothing).join()
+            server = _pyhost.server_pid('spawn')
+            wait_until(lambda: spares_of(server))
+            spare, = spares_of(server)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+                os.kill(spare, number)
+            process = start(leave, 4)
+            process.join()
+            print(process.pid == spare, process.exitcode)
+        ''')
+        self.assertEqual(out, 'True 4\n')
+
+    def test_spare_child_has_what_its_server_holds(self):
+        with open(self.path('holder.py'), 'w') as file:
+            file.write('import multiprocessing as mp\nqueue = mp.get_context("forkserver").Queue()\n')
+        out = self.run_script('''
+            def put(text):
+                import holder
+                holder.queue.put(text)
+                print(holder.queue.get(timeout=20), flush=True)
+        ''', '''
+            CONTEXT.set_forkserver_preload(['holder'])
+            start(put, 'forked').join()
+            wait_until(lambda: spares_of(_pyhost.server_pid('forkserver')))
+            start(put, 'spare').join()
+        ''', 'forkserver')
+        self.assertEqual(out, 'forked\nspare\n')
+
     def test_preload_that_starts_a_thread_is_refused_and_named(self):
         with open(self.path('threaded.py'), 'w') as file:
             file.write('import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n')

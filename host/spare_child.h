@@ -1,0 +1,58 @@
+// SpareChild: a child that a fork server forks before anybody asks for it, so that a start waits for no fork and for no
+// first touch of memory: it has the pages that its like come to use (WarmPages), and waits for its orders.
+//
+// It is nobody in the session until it is handed a record:
+//
+//   forked -> waits -- orders, with the start's descriptors --> adopts the record: a child like any other
+//                   -- end of its socket: the server is gone --> leaves without a word
+//
+// The server gives the record its own holds before it sends the orders, as a fork does.  Used by the server's one thread.
+
+#ifndef PYHOST_HOST_SPARE_CHILD_H_
+#define PYHOST_HOST_SPARE_CHILD_H_
+
+#include <sys/types.h>
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "runtime/base/ids.h"
+#include "runtime/os/unique_fd.h"
+#include "runtime/os/warm_pages.h"
+#include "runtime/session/session.h"
+
+namespace pyhost::host {
+
+class SpareChild {
+ public:
+  // The life of a child that has adopted its record; does not return.
+  using Life = std::function<void(std::vector<UniqueFd> received)>;
+
+  explicit SpareChild(Session* session) : session_(session) {}
+
+  // 0 without one.
+  pid_t pid() const { return pid_; }
+
+  // Forks one.  `warm` may be null.  `in_child` runs in it first, to let go of what is the server's.  A fork that fails is
+  // no error: then there is none.
+  void Fork(const WarmPages* warm, const std::function<void()>& in_child, const Life& life);
+
+  // Makes it `host`'s process; its pid, or an error (it is gone): then somebody else may still be that.
+  absl::StatusOr<pid_t> HandOver(HostId host, std::span<const int> fds);
+
+  // It has ended without having been handed anything, and was reaped.
+  void Forget();
+
+ private:
+  [[noreturn]] void AwaitOrders(UniqueFd socket, const WarmPages* warm, const Life& life);
+
+  Session* const session_;
+  pid_t pid_ = 0;
+  UniqueFd socket_;
+};
+
+}  // namespace pyhost::host
+
+#endif  // PYHOST_HOST_SPARE_CHILD_H_
