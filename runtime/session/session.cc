@@ -287,7 +287,9 @@ absl::Status Session::AfterForkChild() {
 absl::Status Session::TakePlace(HostId embryo) {
   segment_->refs().ChangeHost(HostId(), embryo);
   PYHOST_RETURN_IF_ERROR(TakeIdentity(embryo));
-  return Announce();
+  // It has its place, whether the supervisor is there to hear of it or not.
+  Announce().IgnoreError();
+  return absl::OkStatus();
 }
 
 // Embryos of os.fork() calls whose result nobody told us: adopted by now, or never to be.
