@@ -9,6 +9,7 @@
 
 #include "host/builtin_modules.h"
 #include "host/drop_in_finder.h"
+#include "host/early_start.h"
 #include "host/help.h"
 #include "host/modules_dir.h"
 #include "host/virtual_env.h"
@@ -85,13 +86,16 @@ PyStatus Initialize(const std::vector<std::string>& argv, StartedBy started_by, 
   PyPreConfig_InitPythonConfig(&preconfig);
   PyStatus status = Py_PreInitializeFromBytesArgs(&preconfig, count, arguments.data());
   if (PyStatus_Exception(status)) return status;
+  const bool has_session = started_by == StartedBy::kUser && StartServersEarly(argv);
   Config config;
   status = PyConfig_SetBytesArgv(config.get(), count, arguments.data());
   if (!PyStatus_Exception(status)) status = SetPrefix(config);
   if (!PyStatus_Exception(status) && std::getenv("VIRTUAL_ENV") != nullptr) {
     status = EnterActivatedEnvironment(config, argv[0], started_by, program);
   }
-  return PyStatus_Exception(status) ? status : Py_InitializeFromConfig(config.get());
+  if (!PyStatus_Exception(status)) status = Py_InitializeFromConfig(config.get());
+  if (PyStatus_Exception(status) || !has_session) return status;
+  return PyRef::Steal(PyImport_ImportModule("_pyhost")) ? status : PyStatus_Error("the module _pyhost cannot be imported");
 }
 
 // The exit code of the current SystemExit, whose text (where its code is no number) goes to stderr.

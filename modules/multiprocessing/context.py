@@ -114,6 +114,8 @@ class BaseContext:
     def Pool(self, processes=None, initializer=None, initargs=(),
              maxtasksperchild=None, **options):
         """A pool of worker processes; see help(multiprocessing.pool.Pool) for the options."""
+        import _pyhost
+        _pyhost.ensure_session()  # the fork server comes up while the modules are imported
         from .pool import Pool
         return Pool(processes, initializer, initargs, maxtasksperchild,
                     context=self.get_context(), **options)

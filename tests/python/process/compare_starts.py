@@ -2,7 +2,7 @@
 
 usage: compare_starts.py [--rounds N] [--only WORD] [PYHOST] [PYTHON3]   (default: PYHOST, PYHOST_ORACLE of the environment)
 
-Each round runs every workload (start_workloads.py) in a new process of both programs, one after the other; the ratio is
+Each round runs every workload (start_workloads.py, first_results.py) in a new process of both programs, one after the other; the ratio is
 taken within the round.  Printed are medians, the ratio's smallest and largest value, and what the design asks for.
 """
 
@@ -14,8 +14,10 @@ import subprocess
 import sys
 import time
 
-# from_outside: the time from the program's launch to its first byte of output; else what the program prints.
-Row = collections.namedtuple('Row', 'workload, module, unit, goal, from_outside', defaults=(None, 'ms', None, False))
+# What a script of this folder prints; for first_results.py the time from its launch to its first byte of output.
+FIRST = 'first_results.py'
+Row = collections.namedtuple('Row', 'workload, module, unit, goal, script',
+                             defaults=(None, 'ms', None, 'start_workloads.py'))
 
 ROWS = {
     'spawn': Row('spawn', goal=15),
@@ -25,16 +27,16 @@ ROWS = {
     'os.fork': Row('os.fork'),
     'memory, spawn': Row('memory, spawn', unit='MB', goal=2),
     'memory, forkserver': Row('memory, forkserver', unit='MB'),
-    'interpreter': Row('interpreter', from_outside=True),
-    'first process': Row('first process', from_outside=True),
-    'first of Pool(2)': Row('first of Pool(2)', from_outside=True, goal=3.5),
-    'first of executor': Row('first of executor', from_outside=True, goal=3.5),
+    'interpreter and imports': Row('started', script=FIRST),
+    'first process': Row('process', script=FIRST),
+    'first of Pool(2)': Row('pool', script=FIRST, goal=3.5),
+    'first of executor': Row('executor', script=FIRST, goal=3.5),
 }
 
 
 def measure(program, row, environment):
-    workloads = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'start_workloads.py')
-    command = [program, workloads, row.workload, *([row.module] if row.module else [])]
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), row.script)
+    command = [program, script, row.workload, *([row.module] if row.module else [])]
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         text = process.stdout.read(1)
@@ -42,7 +44,7 @@ def measure(program, row, environment):
         text += process.stdout.read()
     if process.returncode != 0 or not text:
         sys.exit(f'compare_starts: {" ".join(command)} failed with exit code {process.returncode}')
-    return seconds * 1e3 if row.from_outside else float(text)
+    return seconds * 1e3 if row.script == FIRST else float(text)
 
 
 def compare(rows, programs, rounds):

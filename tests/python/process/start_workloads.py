@@ -72,35 +72,6 @@ def memory(method):
     return kilobytes / 1024
 
 
-# For those below only the time of the first byte of output counts.
-
-def started():
-    os.write(1, b'.')
-
-
-def first_process():
-    import multiprocessing
-    process = multiprocessing.get_context('spawn').Process(target=nothing)
-    process.start()
-    process.join()
-    started()
-
-
-def pool_result():
-    import multiprocessing
-    with multiprocessing.get_context('spawn').Pool(2) as pool:
-        pool.apply(abs, (-1,))
-        started()
-
-
-def executor_result():
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-    with ProcessPoolExecutor(2, multiprocessing.get_context('spawn')) as executor:
-        executor.submit(abs, -1).result()
-        started()
-
-
 WORKLOADS = {
     'spawn': lambda: start_and_join('spawn'),
     'forkserver': lambda: start_and_join('forkserver'),
@@ -108,13 +79,7 @@ WORKLOADS = {
     'os.fork': plain_fork,
     'memory, spawn': lambda: memory('spawn'),
     'memory, forkserver': lambda: memory('forkserver'),
-    'interpreter': started,
-    'first process': first_process,
-    'first of Pool(2)': pool_result,
-    'first of executor': executor_result,
 }
 
 if __name__ == '__main__':
-    result = WORKLOADS[sys.argv[1]]()
-    if result is not None:
-        print(result)
+    print(WORKLOADS[sys.argv[1]]())

@@ -143,11 +143,14 @@ class SupervisorTest(SessionCase):
                 process.join()
                 process.close()
         ''', '''
+            def has_spare():
+                return spares_of(_pyhost.server_pid('spawn'))
             run_one()
+            wait_until(has_spare)
             before = counts()
             for _ in range(50):
                 run_one()
-            wait_until(lambda: counts() == before)
+            wait_until(lambda: has_spare() and counts() == before)
         ''')
 
 

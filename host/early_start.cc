@@ -1,0 +1,76 @@
+#include "host/early_start.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstddef>
+
+#include "host/virtual_env.h"
+#include "runtime/os/launcher.h"
+#include "runtime/os/unique_fd.h"
+#include "runtime/session/session.h"
+#include "runtime/supervision/child_start.h"
+#include "runtime/supervision/protocol.h"
+
+namespace pyhost::host {
+namespace {
+
+// Of a longer script this much is looked at.
+constexpr size_t kMostText = 256 * 1024;
+
+bool Has(std::string_view text, std::string_view word) { return text.find(word) != std::string_view::npos; }
+
+// "Pool(", but not "ThreadPool(".
+bool CallsPool(std::string_view text) {
+  constexpr std::string_view kPool = "Pool(", kThread = "Thread";
+  for (size_t at = text.find(kPool); at != std::string_view::npos; at = text.find(kPool, at + 1)) {
+    if (!text.substr(0, at).ends_with(kThread)) return true;
+  }
+  return false;
+}
+
+// Empty where it is no file, or cannot be read: then Python will say so.
+std::string ReadScript(const std::string& path) {
+  UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  struct stat status = {};
+  if (!file.valid() || fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) return "";
+  std::string text(std::min(kMostText, static_cast<size_t>(status.st_size)), '\0');
+  const ssize_t size = read(file.get(), text.data(), text.size());
+  text.resize(size < 0 ? 0 : static_cast<size_t>(size));
+  return text;
+}
+
+// Options and variables change what a server is started with; what they come to, only the interpreter knows.
+bool IsPlain(const std::vector<std::string>& argv) {
+  if (argv.size() < 2 || argv[1].empty() || argv[1].front() == '-') return false;
+  const std::vector<std::string> environment = CurrentEnvironment();
+  return std::none_of(environment.begin(), environment.end(),
+                      [](const std::string& entry) { return entry.starts_with("PYTHON"); });
+}
+
+}  // namespace
+
+bool WillStartProcesses(std::string_view script) {
+  if (!Has(script, "multiprocessing") && !Has(script, "concurrent.futures")) return false;
+  if (!Has(script, "Process(") && !Has(script, "ProcessPoolExecutor(") && !CallsPool(script)) return false;
+  return !Has(script, "'fork") && !Has(script, "\"fork");
+}
+
+bool StartServersEarly(const std::vector<std::string>& argv) {
+  if (!IsPlain(argv) || !WillStartProcesses(ReadScript(argv[1]))) return false;
+  SessionOptions options;
+  options.program = ProgramPath(argv[0]);
+  if (options.program.empty()) return false;
+  // What goes wrong here goes wrong again, and is told, where a process is started.
+  absl::StatusOr<Session*> session = Session::Ensure(options);
+  if (!session.ok()) return false;
+  ServerSpec spec;
+  spec.program = options.program;
+  spec.method = "spawn";
+  ChildStart::Warm(*session, spec).IgnoreError();
+  return true;
+}
+
+}  // namespace pyhost::host
