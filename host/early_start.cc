@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <iterator>
+#include <optional>
 
 #include "host/virtual_env.h"
 #include "runtime/os/launcher.h"
@@ -42,12 +44,22 @@ std::string ReadScript(const std::string& path) {
   return text;
 }
 
-// Options and variables change what a server is started with; what they come to, only the interpreter knows.
-bool IsPlain(const std::vector<std::string>& argv) {
-  if (argv.size() < 2 || argv[1].empty() || argv[1].front() == '-') return false;
-  const std::vector<std::string> environment = CurrentEnvironment();
-  return std::none_of(environment.begin(), environment.end(),
-                      [](const std::string& entry) { return entry.starts_with("PYTHON"); });
+// Options and variables change what a server is started with; what most of them come to, only the interpreter knows.
+constexpr std::string_view kWithoutFlags[] = {"PYTHONUNBUFFERED", "PYTHONPATH",     "PYTHONHASHSEED",      "PYTHONIOENCODING",
+                                              "PYTHONUTF8",       "PYTHONSTARTUP",  "PYTHONFAULTHANDLER",  "PYTHONPYCACHEPREFIX"};
+
+// The interpreter's options where they are known (native/interpreter_flags.h says the same once it is up), else nothing.
+std::optional<std::vector<std::string>> KnownFlags(const std::vector<std::string>& argv) {
+  if (argv.size() < 2 || argv[1].empty() || argv[1].front() == '-') return std::nullopt;
+  std::vector<std::string> flags;
+  for (const std::string& entry : CurrentEnvironment()) {
+    const std::string_view name = std::string_view(entry).substr(0, entry.find('='));
+    if (!name.starts_with("PYTHON") || name.size() + 1 == entry.size()) continue;  // an empty one is none
+    if (std::find(std::begin(kWithoutFlags), std::end(kWithoutFlags), name) != std::end(kWithoutFlags)) continue;
+    if (name != "PYTHONDONTWRITEBYTECODE") return std::nullopt;
+    flags = {"-B"};
+  }
+  return flags;
 }
 
 }  // namespace
@@ -59,7 +71,8 @@ bool WillStartProcesses(std::string_view script) {
 }
 
 bool StartServersEarly(const std::vector<std::string>& argv) {
-  if (!IsPlain(argv) || !WillStartProcesses(ReadScript(argv[1]))) return false;
+  const std::optional<std::vector<std::string>> flags = KnownFlags(argv);
+  if (!flags || !WillStartProcesses(ReadScript(argv[1]))) return false;
   SessionOptions options;
   options.program = ProgramPath(argv[0]);
   if (options.program.empty()) return false;
@@ -69,6 +82,7 @@ bool StartServersEarly(const std::vector<std::string>& argv) {
   ServerSpec spec;
   spec.program = options.program;
   spec.method = "spawn";
+  spec.flags = *flags;
   ChildStart::Warm(*session, spec).IgnoreError();
   return true;
 }

@@ -1,5 +1,8 @@
 """The supervisor, the fork servers, and what survives the death of each."""
 
+import os
+import subprocess
+import sys
 import unittest
 
 from session import SessionCase
@@ -152,6 +155,49 @@ class SupervisorTest(SessionCase):
                 run_one()
             wait_until(lambda: has_spare() and counts() == before)
         ''')
+
+
+class EarlyStartTest(SessionCase):
+
+    def run_without_variables(self, source, *options, env=None):
+        """What the script prints in an environment without variables of Python but `env`."""
+        with open(self.path('early.py'), 'w') as file:
+            file.write(source)
+        name, value = self.mark.decode().split('=')
+        environment = {key: text for key, text in os.environ.items() if not key.startswith('PYTHON')}
+        result = subprocess.run([sys.executable, *options, self.path('early.py')], capture_output=True, text=True,
+                                env={**environment, name: value, **(env or {})}, timeout=30)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assert_nobody_left()
+        return result.stdout
+
+    SESSION = 'import _pyhost\nprint(_pyhost.session_id() != 0)\n'
+    STARTS = (SESSION + 'import multiprocessing as mp\n'
+              'if __name__ == "__main__":\n'
+              '    process = mp.Process(target=print, args=("child",))\n    process.start()\n    process.join()\n'
+              '    with open(f"/proc/{_pyhost.supervisor_pid()}/task/{_pyhost.supervisor_pid()}/children") as file:\n'
+              '        print(len(file.read().split()), "server")\n')
+
+    def test_script_that_will_start_processes_has_a_session_before_its_first_line(self):
+        self.assertEqual(self.run_without_variables(self.STARTS), 'True\nTrue\nchild\n1 server\n')
+
+    def test_script_that_starts_nothing_has_none(self):
+        self.assertEqual(self.run_without_variables(self.SESSION + 'import multiprocessing\n'), 'False\n')
+
+    def test_variables_that_change_options_are_told_to_the_server(self):
+        for name, early in (('PYTHONDONTWRITEBYTECODE', True), ('PYTHONUNBUFFERED', True), ('PYTHONOPTIMIZE', False)):
+            with self.subTest(name):
+                self.assertEqual(self.run_without_variables(self.STARTS, env={name: '1'}), f'{early}\nTrue\nchild\n1 server\n')
+
+    def test_options_leave_it_to_the_first_start(self):
+        self.assertEqual(self.run_without_variables(self.STARTS, '-O'), 'False\nTrue\nchild\n1 server\n')
+
+    def test_fork_before_multiprocessing_is_imported_is_a_host(self):
+        out = self.run_without_variables(
+            'import os\nif __name__ == "__main__" and os.fork() == 0:\n'
+            '    import multiprocessing as mp\n    with mp.Pool(1) as pool: print(pool.apply(abs, (-7,)), flush=True)\n'
+            '    os._exit(0)\nelif __name__ == "__main__":\n    os.wait()\n')
+        self.assertEqual(out, '7\n')
 
 
 class ServerTest(SessionCase):
