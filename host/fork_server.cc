@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -121,10 +122,14 @@ class ForkServer {
   // Until the supervisor closes its end.
   void Serve() {
     for (bool open = true; open;) {
-      pollfd events[] = {{socket_.get(), POLLIN, 0}, {children_.get(), POLLIN, 0}};
-      int ready = poll(events, 2, wants_spare_ ? 0 : -1);
+      std::vector<pollfd> events = {{socket_.get(), POLLIN, 0}, {children_.get(), POLLIN, 0}};
+      for (const HandedOver& handed : handed_over_) events.push_back({handed.socket.get(), POLLIN, 0});
+      int ready = poll(events.data(), events.size(), wants_spare_ ? 0 : -1);
       if (ready < 0 && errno != EINTR) return;
       if (ready == 0) ForkSpare();
+      for (size_t i = 2; i < events.size(); ++i) {
+        if (events[i].revents != 0) Settle(events[i].fd);
+      }
       if (events[1].revents != 0) Reap();
       if (events[0].revents != 0) open = Receive();
     }
@@ -153,7 +158,10 @@ class ForkServer {
     if (session_->segment().hosts().Exit(host).ended()) return Answer(MessageType::kFailed, host, 0);
     // Who started one process is likely to start another.
     wants_spare_ = true;
-    if (HandOver(host, fds)) return;
+    if (!HandOver(host, &fds)) ForkNow(host, std::move(fds));
+  }
+
+  void ForkNow(HostId host, std::vector<UniqueFd> fds) {
     PYHOST_CRASH_POINT("server-before-fork");
     session_->PrepareFork(host);
     PyOS_BeforeFork();
@@ -169,14 +177,30 @@ class ForkServer {
     Answer(MessageType::kForked, host, pid);
   }
 
-  bool HandOver(HostId host, const std::vector<UniqueFd>& fds) {
+  bool HandOver(HostId host, std::vector<UniqueFd>* fds) {
     std::vector<int> numbers;
-    for (const UniqueFd& fd : fds) numbers.push_back(fd.get());
-    absl::StatusOr<pid_t> pid = spare_.HandOver(host, numbers);
-    if (!pid.ok()) return false;
-    pids_[*pid] = host;
-    Answer(MessageType::kForked, host, *pid);
+    for (const UniqueFd& fd : *fds) numbers.push_back(fd.get());
+    const pid_t pid = spare_.pid();
+    absl::StatusOr<UniqueFd> socket = spare_.HandOver(host, numbers);
+    if (!socket.ok()) return false;
+    pids_[pid] = host;
+    handed_over_.push_back({pid, host, std::move(*fds), *std::move(socket)});
     return true;
+  }
+
+  // A spare child has its place, or died before it had.
+  void Settle(int socket) {
+    auto found = std::find_if(handed_over_.begin(), handed_over_.end(),
+                              [&](const HandedOver& handed) { return handed.socket.get() == socket; });
+    HandedOver handed = std::move(*found);
+    handed_over_.erase(found);
+    absl::StatusOr<HostInfo> info = session_->segment().hosts().Info(handed.host);
+    if (!info.ok() || info->pid != 0) {
+      PYHOST_CRASH_POINT("server-before-answer");
+      return Answer(MessageType::kForked, handed.host, handed.pid);
+    }
+    pids_.erase(handed.pid);
+    Fork(handed.host, std::move(handed.fds));
   }
 
   // When nothing else is to be done.
@@ -190,6 +214,7 @@ class ForkServer {
   void LetGo() {
     socket_.reset();
     children_.reset();
+    handed_over_.clear();
   }
 
   [[noreturn]] void BecomeChild(HostId host, std::vector<UniqueFd> fds) {
@@ -239,7 +264,16 @@ class ForkServer {
   UniqueFd socket_;
   UniqueFd children_;
   absl::StatusOr<ServerState> state_;  // or why nothing can be started
+  // A spare child that has its orders, with what another would need that takes its place.
+  struct HandedOver {
+    pid_t pid;
+    HostId host;
+    std::vector<UniqueFd> fds;
+    UniqueFd socket;
+  };
+
   std::map<pid_t, HostId> pids_;
+  std::vector<HandedOver> handed_over_;
   SpareChild spare_;
   bool wants_spare_ = false;
 };

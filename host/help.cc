@@ -34,7 +34,8 @@ void PrintHelpOfPyhost(const std::vector<std::string>& argv) {
   if (!AsksForHelp(argv)) return;
   std::printf(
       "\nThis is pyhost %s: Python %s with a multiprocessing of its own.  An activated virtual environment\n"
-      "(VIRTUAL_ENV) is used unless -E or -I is given.\n",
+      "(VIRTUAL_ENV) is used unless -E or -I is given.  -X preload=NAME,NAME: modules that child processes find imported\n"
+      "(start methods spawn and forkserver), as the fork server imported them once.\n",
       PYHOST_VERSION, PY_VERSION);
 }
 

@@ -53,17 +53,16 @@ void SpareChild::Fork(const WarmPages* warm, const std::function<void()>& in_chi
   socket_ = std::move(ends->first);
 }
 
-absl::StatusOr<pid_t> SpareChild::HandOver(HostId host, std::span<const int> fds) {
+absl::StatusOr<UniqueFd> SpareChild::HandOver(HostId host, std::span<const int> fds) {
   if (pid_ == 0) return absl::NotFoundError("no spare child");
-  pid_t pid = std::exchange(pid_, 0);
+  pid_ = 0;
   UniqueFd socket = std::move(socket_);
   session_->segment().objects().DuplicateHolds(session_->me(), host);
   PYHOST_CRASH_POINT("server-before-handover");
   ControlMessage orders = {.type = MessageType::kStart, .host = host.value()};
   PYHOST_RETURN_IF_ERROR(SendDatagram(socket.get(), AsBytes(orders), fds, Wait::Try()));
   PYHOST_CRASH_POINT("server-handed-over");
-  session_->segment().hosts().SetPid(host, pid).IgnoreError();
-  return pid;
+  return socket;
 }
 
 void SpareChild::Forget() {
@@ -83,11 +82,11 @@ void SpareChild::AwaitOrders(UniqueFd socket, const WarmPages* warm, const Life&
   } while (received.ok() && received->would_block);
   if (!received.ok() || received->end_of_file) _exit(0);
   if (!received->descriptors.ok()) _exit(ReportInternalError("a new process", received->descriptors));
-  socket.reset();
   DropPendingSignals();
   PYHOST_CRASH_POINT("spare-before-adopt");
   // Another fork has adopted the record already, or it was given up: this one was never asked for.
   if (!session_->TakePlace(HostId::FromValue(orders.host)).ok()) _exit(0);
+  socket.reset();
   life(std::move(received->fds));
   _exit(0);
 }

@@ -3,10 +3,12 @@
 //
 // It is nobody in the session until it is handed a record:
 //
-//   forked -> waits -- orders, with the start's descriptors --> adopts the record: a child like any other
+//   forked -> waits -- orders, with the start's descriptors --> adopts the record, closes its socket: a child like any other
 //                   -- end of its socket: the server is gone --> leaves without a word
 //
-// The server gives the record its own holds before it sends the orders, as a fork does.  Used by the server's one thread.
+// The server gives the record its own holds before it sends the orders, as a fork does.  The record's pid is the child's to
+// write: one that dies with its orders unread was never seen by the starter, and the server forks another for the record.
+// Used by the server's one thread.
 
 #ifndef PYHOST_HOST_SPARE_CHILD_H_
 #define PYHOST_HOST_SPARE_CHILD_H_
@@ -39,8 +41,9 @@ class SpareChild {
   // no error: then there is none.
   void Fork(const WarmPages* warm, const std::function<void()>& in_child, const Life& life);
 
-  // Makes it `host`'s process; its pid, or an error (it is gone): then somebody else may still be that.
-  absl::StatusOr<pid_t> HandOver(HostId host, std::span<const int> fds);
+  // Orders it to be `host`'s process; then there is none any more.  An error: it is gone.  The socket is at its end when
+  // the child has its place, or is gone.
+  absl::StatusOr<UniqueFd> HandOver(HostId host, std::span<const int> fds);
 
   // It has ended without having been handed anything, and was reaped.
   void Forget();

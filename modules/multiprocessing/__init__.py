@@ -18,6 +18,12 @@ __all__ = [_name for _name in dir(context._default_context)
 globals().update((_name, getattr(context._default_context, _name))
                  for _name in __all__ if _name not in _LAZY)
 
+# Who names modules to preload will start processes: the server imports them while the program goes on.
+if 'preload' in sys._xoptions:
+    import _pyhost
+    _pyhost.ensure_session()
+    del _pyhost
+
 # Objects of the main module are pickled under the name __main__; a child finds them under both names.
 if '__main__' in sys.modules:
     sys.modules['__mp_main__'] = sys.modules['__main__']

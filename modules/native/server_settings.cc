@@ -1,10 +1,13 @@
 #include "modules/native/server_settings.h"
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "modules/native/gil_wait.h"
 #include "modules/native/interpreter_flags.h"
 #include "modules/native/session_access.h"
@@ -126,6 +129,32 @@ std::string ChosenMethod() {
   return text;
 }
 
+// The modules of the option -X preload=NAME,NAME: every server imports them.
+bool AddPreloads(std::vector<std::string>* preload) {
+  PyObject* options = PySys_GetObject("_xoptions");  // borrowed
+  PyObject* value = options != nullptr && PyDict_Check(options) ? PyDict_GetItemString(options, "preload") : nullptr;
+  if (value == nullptr || !PyUnicode_Check(value)) return true;
+  std::string text;
+  if (!TakeText(value, &text)) return false;
+  for (absl::string_view name : absl::StrSplit(text, ',', absl::SkipWhitespace())) {
+    std::string module(absl::StripAsciiWhitespace(name));
+    if (std::find(preload->begin(), preload->end(), module) == preload->end()) preload->push_back(std::move(module));
+  }
+  return true;
+}
+
+// Where a server that preloads looks for modules: where this program does.
+bool TakeSysPath(ServerSpec* spec) {
+  PyObject* path = PySys_GetObject("path");  // borrowed
+  spec->has_sys_path = path != nullptr && PyList_Check(path);
+  for (Py_ssize_t i = 0; spec->has_sys_path && i < PyList_GET_SIZE(path); ++i) {
+    if (!PyUnicode_Check(PyList_GET_ITEM(path, i))) continue;
+    spec->sys_path.emplace_back();
+    if (!TakeText(PyList_GET_ITEM(path, i), &spec->sys_path.back())) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 bool MakeServerSpec(Session* session, const std::string& method, ServerSpec* spec) {
@@ -138,6 +167,8 @@ bool MakeServerSpec(Session* session, const std::string& method, ServerSpec* spe
   }
   spec->method = method;
   spec->program = session->program();
+  if (!AddPreloads(&spec->preload)) return false;
+  if (!spec->preload.empty() && !spec->has_sys_path && !TakeSysPath(spec)) return false;
   return InterpreterFlags(&spec->flags);
 }
 

@@ -307,6 +307,33 @@ class ServerTest(SessionCase):
         ''', 'forkserver')
         self.assertEqual(out, 'forked\nspare\n')
 
+    def preload_option(self, names, target, method='spawn'):
+        """What a script prints whose child runs `target`, with -X preload=names."""
+        with open(self.path('heavy.py'), 'w') as file:
+            file.write('import os\nserver = os.getpid()\nprint("imported", flush=True)\n')
+        with open(self.path('preload.py'), 'w') as file:
+            file.write('import os, sys, time\nimport multiprocessing as mp\n'
+                       f'def child():\n    {target}\n'
+                       'if __name__ == "__main__":\n    for _ in range(2):\n'
+                       f'        process = mp.get_context({method!r}).Process(target=child)\n'
+                       '        process.start()\n        process.join()\n        print(process.exitcode)\n')
+        result = subprocess.run([sys.executable, '-X', f'preload={names}', self.path('preload.py')], capture_output=True,
+                                text=True, timeout=30)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout, result.stderr
+
+    @with_methods(*SERVED)
+    def test_modules_of_the_option_preload_are_imported_once_by_the_server(self, method):
+        out, err = self.preload_option('heavy, json', 'import heavy; assert "json" in sys.modules; '
+                                       'print(heavy.server == os.getppid(), flush=True)', method)
+        # The server of the default method has been there since multiprocessing was imported.
+        servers = 1 if method == 'spawn' else 2
+        self.assertEqual((out, err), ('imported\n' * servers + 'True\n0\nTrue\n0\n', ''))
+
+    def test_module_of_the_option_preload_that_is_missing_is_left_to_the_children(self):
+        out, err = self.preload_option('no_such_module,heavy', 'import heavy')
+        self.assertEqual((out, err), ('imported\n0\n0\n', ''))
+
     def test_preload_that_starts_a_thread_is_refused_and_named(self):
         with open(self.path('threaded.py'), 'w') as file:
             file.write('import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n')
