@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 
-from . import process, util
+from . import process, random_state, util
 
 __all__ = ['Popen']
 
@@ -126,7 +126,6 @@ def _run_forked(process_obj, parent_end, mask):
         atexit._clear()
         atexit.register(util._exit_function)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        from . import random_state
         random_state.derive_numpy(process_obj._identity)
         code = process_obj._bootstrap(parent_sentinel=parent_end)
     finally:

@@ -75,6 +75,7 @@ class SupervisorTest(SessionCase):
         ''', '''
             event = CONTEXT.Event()
             children = [start(until, event, code) for code in (3, 4)]
+            wait_until(_pyhost.supervisor_pid)  # children by fork are there before it is up
             supervisor = _pyhost.supervisor_pid()
             os.kill(supervisor, signal.SIGKILL)
             wait_until(lambda: is_gone(supervisor))
