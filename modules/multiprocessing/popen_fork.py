@@ -5,6 +5,7 @@
 """
 
 import atexit
+import fcntl
 import os
 import signal
 import sys
@@ -112,7 +113,14 @@ class Popen:
 def open_own_end():
     """A descriptor for a child: it becomes readable when this process ends."""
     try:
-        return os.pidfd_open(os.getpid())
+        fd = os.pidfd_open(os.getpid())
+        if fd > 2:
+            return fd
+        # A standard stream of ours is closed: it has to be the child's, too.
+        try:
+            return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise OSError(error.errno, 'pidfd_open, by which a child learns of the end of its parent: '
                                    f'{error.strerror} (does a sandbox refuse it?)') from None

@@ -190,7 +190,9 @@ absl::StatusOr<StartDescriptors> StartDescriptors::Open(std::span<const int> pas
   result.numbers_ = {StartAttributes::kWorkingDirectory};
   result.fds_ = {result.working_directory_.get()};
   for (int standard = 0; standard <= 2; ++standard) {
-    if (fcntl(standard, F_GETFD) < 0) continue;
+    // A closed one may be some file's by now, which a launched child would not inherit.
+    const int flags = fcntl(standard, F_GETFD);
+    if (flags < 0 || (flags & FD_CLOEXEC) != 0) continue;
     result.numbers_.push_back(standard);
     result.fds_.push_back(standard);
   }

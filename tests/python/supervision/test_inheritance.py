@@ -29,6 +29,32 @@ def report(conn):
         'cgroup': open('/proc/self/cgroup').read(), 'real streams': [(s.name, s.fileno()) for s in (sys.__stdout__, sys.__stderr__) if s],
     })
 
+def tell_who(conn):
+    with open('/proc/self/status') as file:
+        who = [line.split() for line in file if line.startswith(
+            ('Uid', 'Gid', 'Groups', 'Cap', 'NoNewPrivs', 'Seccomp', 'NSpgid', 'NSsid'))]
+    conn.send([who, [os.readlink(f'/proc/self/ns/{name}') for name in ('mnt', 'net', 'ipc', 'uts', 'user')],
+               os.stat('/').st_ino, os.stat('/').st_dev, os.getsid(0), os.getpgrp()])
+
+def show_who():
+    """Whether the child is who we are."""
+    ours, theirs = CONTEXT.Pipe()
+    process = start(tell_who, theirs)
+    child = ours.recv()
+    process.join()
+    tell_who(theirs)
+    print(child == ours.recv() or child, process.exitcode, flush=True)
+
+def tell_early(conn):
+    conn.send([time.tzname, sys.flags.utf8_mode, sys.flags.optimize, hash('x') == int(os.environ.get('HASH', 0)),
+               sys.stdout.encoding])
+
+def show_early():
+    ours, theirs = CONTEXT.Pipe()
+    process = start(tell_early, theirs)
+    print(ours.recv(), flush=True)
+    process.join()
+
 def show():
     ours, theirs = CONTEXT.Pipe()
     process = start(report, theirs)
@@ -92,6 +118,47 @@ class InheritanceTest(SessionCase):
     def test_limits(self):
         self.assert_same('show()\nresource.setrlimit(resource.RLIMIT_NOFILE, (128, 4096))\n'
                          'resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\nshow()')
+
+    def test_path_and_arguments_that_the_program_changed(self):
+        self.assert_same('show()\nsys.path.insert(0, "/tmp/somewhere"); sys.argv[1:] = ["x", "y z"]\nshow()')
+
+    def test_closed_streams(self):
+        for number in (0, 2):
+            with self.subTest(number=number):
+                self.assert_same(f'show()\nos.close({number})\nshow()')
+
+    # Who the child is: what no server can change.
+
+    def test_early_variables(self):
+        self.assert_same('show_early()\nos.environ["TZ"] = "Asia/Tokyo"\nshow_early()\n'
+                         'os.environ["PYTHONOPTIMIZE"] = "2"; os.environ["PYTHONUTF8"] = "1"\nshow_early()\n'
+                         'os.environ["HASH"] = subprocess.run([sys.executable, "-c", "print(hash(\'x\'))"], text=True, '
+                         'capture_output=True, env={"PYTHONHASHSEED": "5"}).stdout; os.environ["PYTHONHASHSEED"] = "5"\n'
+                         'show_early()')
+
+    def test_session_and_process_group(self):
+        self.assert_same('show_who()\nif os.getpid() != os.getpgrp(): os.setpgid(0, 0)\nshow_who()\n'
+                         'if os.fork() == 0:\n    os.setsid()\n    show_who()\n    os._exit(0)\nos.wait()')
+
+    def test_filter_of_system_calls(self):
+        # One instruction: allow.
+        self.assert_same('show_who()\nimport ctypes, struct\nlibc = ctypes.CDLL(None)\n'
+                         'code = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0x7fff0000))\n'
+                         'program = ctypes.create_string_buffer(struct.pack("HP", 1, ctypes.addressof(code)))\n'
+                         'print(libc.prctl(38, 1, 0, 0, 0), libc.prctl(22, 2, program))\nshow_who()')
+
+    @unittest.skipUnless(os.geteuid() == 0, 'needs to change users')
+    def test_dropped_groups_users_and_capabilities(self):
+        os.chmod(self.folder.name, 0o755)
+        self.assert_same('show_who()\nos.setgroups([61235])\nshow_who()\nos.setresgid(61234, 61234, 61234)\nshow_who()\n'
+                         'os.setresuid(61234, 61234, 61234)\nshow_who()')
+
+    @unittest.skipUnless(os.geteuid() == 0, 'needs privileges')
+    def test_namespace_and_root_folder(self):
+        self.assert_same(f'show_who()\nimport ctypes\nlibc = ctypes.CDLL(None)\nnew = {self.path("root").encode()!r}\n'
+                         'os.makedirs(new, exist_ok=True)\nprint(libc.unshare(0x00020000 | 0x04000000))\nshow_who()\n'
+                         'print(libc.mount(None, b"/", None, 0x4000 | (1 << 18), None), '
+                         'libc.mount(b"/", new, None, 0x1000 | 0x4000, None))\nos.chroot(new); os.chdir("/")\nshow_who()\n')
 
     def test_redirected_streams(self):
         self.assert_same(f'show()\nfd = os.open({self.path("out")!r}, os.O_RDWR | os.O_CREAT)\nsaved = os.dup(1)\n'
