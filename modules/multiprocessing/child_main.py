@@ -17,6 +17,10 @@ from . import _output, connection, pool_worker, queues, reduction, synchronize  
 
 __all__ = ['run']
 
+# The first use of compile() makes a type for each node of syntax trees, which takes longer than the rest of a small
+# child's life: done in the server.
+compile('', '<server>', 'exec')
+
 
 def run():
     """Reads the payload, becomes the process it describes, runs it.  Returns the exit code; raises nothing."""

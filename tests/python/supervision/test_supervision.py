@@ -154,7 +154,8 @@ class SupervisorTest(SessionCase):
             before = counts()
             for _ in range(50):
                 run_one()
-            wait_until(lambda: has_spare() and counts() == before)
+            # The first child may not be buried yet when they are counted for the first time.
+            wait_until(lambda: has_spare() and all(now <= then for now, then in zip(counts(), before)))
         ''')
 
 
@@ -327,9 +328,9 @@ class ServerTest(SessionCase):
     def test_modules_of_the_option_preload_are_imported_once_by_the_server(self, method):
         out, err = self.preload_option('heavy, json', 'import heavy; assert "json" in sys.modules; '
                                        'print(heavy.server == os.getppid(), flush=True)', method)
-        # The server of the default method has been there since multiprocessing was imported.
-        servers = 1 if method == 'spawn' else 2
-        self.assertEqual((out, err), ('imported\n' * servers + 'True\n0\nTrue\n0\n', ''))
+        self.assertEqual((out.replace('imported\n', ''), err), ('True\n0\nTrue\n0\n', ''))
+        # The server of the default method is on its way since multiprocessing was imported.
+        self.assertIn(out.count('imported'), (1,) if method == 'spawn' else (1, 2))
 
     def test_module_of_the_option_preload_that_is_missing_is_left_to_the_children(self):
         out, err = self.preload_option('no_such_module,heavy', 'import heavy')
