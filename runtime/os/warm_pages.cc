@@ -27,6 +27,9 @@ namespace {
 constexpr uint32_t kNotes = 8;         // forks that note what they used
 constexpr uint32_t kMaxPages = 16384;  // 64 MiB; a fork that uses more is no example
 
+// Of one mapping: 1 GiB.  Larger ones (a sanitizer's, a database's) are not looked through.
+constexpr uint32_t kMostPages = uint32_t{1} << 18;
+
 // Pages of a file that one fault enters into the page table, where they are in memory (the kernel's default, 64 KiB).
 constexpr uint64_t kFaultAround = 16;
 
@@ -79,6 +82,7 @@ void WarmPages::AddRange(std::string_view line) {
   if (std::sscanf(std::string(line).c_str(), "%lx-%lx %4s", &begin, &end, access) != 3) return;
   // The stack lies where it lies in every process, and the kernel's own pages are no memory of ours.
   if (access[0] != 'r' || access[3] != 'p' || line.ends_with("]") != line.ends_with("[heap]")) return;
+  if ((end - begin) / PageSize() > kMostPages) return;
   uint32_t first = ranges_.empty() ? 0 : ranges_.back().first + ranges_.back().pages;
   ranges_.push_back({begin, static_cast<uint32_t>((end - begin) / PageSize()), first, access[1] == 'w'});
 }
