@@ -7,7 +7,6 @@ import itertools
 import os
 import socket
 import struct
-import tempfile
 import time
 
 import _pyhost
@@ -29,8 +28,10 @@ def arbitrary_address(family):
     if family == 'AF_INET':
         return ('localhost', 0)
     if family == 'AF_UNIX':
+        import tempfile  # slow to import, and few listeners have a path
         return tempfile.mktemp(prefix='listener-', dir=util.get_temp_dir())
     if family == 'AF_PIPE':
+        import tempfile
         return tempfile.mktemp(prefix=r'\\.\pipe\pyc-%d-%d-' % (os.getpid(), next(_mmap_counter)), dir='')
     raise ValueError(f'unrecognized family {family!r}')
 
