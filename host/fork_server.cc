@@ -293,6 +293,7 @@ void EnterWorkingDirectory(int argc, char** argv) {
 }  // namespace
 
 int ForkServerMain(int argc, char** argv) {
+  FillStandardStreams();
   BlockGroupSignals();
   absl::StatusOr<SessionTicket> ticket = SessionTicket::FromArguments(argc, argv);
   if (!ticket.ok()) return ReportInternalError("fork server", ticket.status());

@@ -1,6 +1,7 @@
 #include "host/internal_arguments.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -20,6 +21,12 @@ UniqueFd TakeDescriptorArgument(int argc, char** argv, std::string_view name) {
     if (fcntl(fd, F_SETFD, FD_CLOEXEC) == 0) return UniqueFd(fd);
   }
   return UniqueFd();
+}
+
+void FillStandardStreams() {
+  int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+  while (fd >= 0 && fd <= 2) fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (fd > 2) close(fd);
 }
 
 int ReportInternalError(std::string_view who, const absl::Status& status) {

@@ -14,6 +14,10 @@ namespace pyhost::host {
 // The descriptor in "--<name>=<number>", made close-on-exec; invalid where there is none.
 UniqueFd TakeDescriptorArgument(int argc, char** argv, std::string_view name);
 
+// Puts /dev/null where descriptor 0, 1 or 2 is not open (a program that daemonizes may have closed them, or made them
+// close-on-exec), so that nothing else gets these numbers.  Before anything is opened.
+void FillStandardStreams();
+
 // Says on stderr what went wrong in an internal mode, and gives its exit code.
 int ReportInternalError(std::string_view who, const absl::Status& status);
 

@@ -44,6 +44,7 @@ void RaiseDescriptorLimit() {
 }  // namespace
 
 int SupervisorMain(int argc, char** argv) {
+  FillStandardStreams();
   absl::StatusOr<SessionTicket> ticket = SessionTicket::FromArguments(argc, argv);
   if (!ticket.ok()) return ReportInternalError("supervisor", ticket.status());
   UniqueFd control = TakeDescriptorArgument(argc, argv, "supervisor-end");

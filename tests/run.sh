@@ -27,7 +27,7 @@ done
 
 # Warnings are errors here.
 strict=(-D werror=true)
-packages="libpythonPYTHON_VERSION-testsuite python3-numpy python3-venv procps cmake"
+packages="libpythonPYTHON_VERSION-testsuite python3-numpy python3-joblib python3-cloudpickle python3-coverage python3-pytest python3-venv procps cmake"
 build() { bash "$top/host/build.sh" "${strict[@]}" "$@"; }
 # The program as it is shipped, for everything that users see; the same with crash points, for what tests kill; and the
 # core's own suites, with crash points and sanitizers.
