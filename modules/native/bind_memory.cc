@@ -70,7 +70,8 @@ PyObject* OffsetOf(PyObject* self, PyObject* object) {
   if (!FindBlock(memory) || !view.Acquire(object, PyBUF_FULL_RO)) return nullptr;
   const std::byte* begin = view.bytes().data();
   const std::byte* end = memory->block.data() + memory->block.size();
-  if (begin < memory->block.data() || begin > end || view.bytes().size() > static_cast<size_t>(end - begin)) Py_RETURN_NONE;
+  if (begin < memory->block.data() || begin > end || view.bytes().size() > static_cast<size_t>(end - begin))
+    Py_RETURN_NONE;
   return PyLong_FromSsize_t(begin - memory->block.data());
 }
 

@@ -99,7 +99,8 @@ TEST(CodecTest, AtomsComeBackAsTheyWere) {
   EXPECT_TRUE(std::isnan(Through(std::nan(""))));
   EXPECT_EQ(Through(2.5f), 2.5f);
   EXPECT_EQ(Through(std::complex<double>(1, -2)), std::complex<double>(1, -2));
-  EXPECT_EQ(Through(std::string("Gr\u00fc\u00dfe \U0001f30d\0!", 15)), std::string("Gr\u00fc\u00dfe \U0001f30d\0!", 15));
+  EXPECT_EQ(Through(std::string("Gr\u00fc\u00dfe \U0001f30d\0!", 15)),
+            std::string("Gr\u00fc\u00dfe \U0001f30d\0!", 15));
   EXPECT_EQ(Through(std::string(70000, 'x')), std::string(70000, 'x'));
   EXPECT_EQ(Through<std::string>("literal"), "literal");
   EXPECT_EQ(Through<std::string>(std::string_view("view")), "view");
@@ -107,8 +108,8 @@ TEST(CodecTest, AtomsComeBackAsTheyWere) {
 }
 
 TEST(CodecTest, IntegersKeepTheirWholeRange) {
-  for (int64_t value : {int64_t{0}, int64_t{-1}, int64_t{255}, int64_t{256}, int64_t{65535}, int64_t{65536}, int64_t{-129},
-                        int64_t{INT32_MAX} + 1, int64_t{INT32_MIN} - 1, INT64_MAX, INT64_MIN}) {
+  for (int64_t value : {int64_t{0}, int64_t{-1}, int64_t{255}, int64_t{256}, int64_t{65535}, int64_t{65536},
+                        int64_t{-129}, int64_t{INT32_MAX} + 1, int64_t{INT32_MIN} - 1, INT64_MAX, INT64_MIN}) {
     EXPECT_EQ(Through(value), value);
   }
   for (uint64_t value : {uint64_t{0}, uint64_t{1} << 63, UINT64_MAX}) EXPECT_EQ(Through(value), value);
@@ -213,19 +214,23 @@ TEST(CodecTest, ErrorsSayWhere) {
   const std::vector<Value> list = {1, 2, 3, Value::Dict({{"hp", "x"}})};
   EXPECT_EQ((Refusal<std::vector<std::map<std::string, int>>>(std::vector<Value>(list.begin() + 3, list.end()))),
             "[0][\"hp\"]: expected an integer, got str \"x\"");
-  EXPECT_EQ((Refusal<std::vector<Npc>>(std::vector<Value>{Value::Dict({{"path", Value::List({Value::Tuple({1, "y"})})}})})),
-            "[0][\"path\"][0][1]: expected a float, got str \"y\"");
+  EXPECT_EQ(
+      (Refusal<std::vector<Npc>>(std::vector<Value>{Value::Dict({{"path", Value::List({Value::Tuple({1, "y"})})}})})),
+      "[0][\"path\"][0][1]: expected a float, got str \"y\"");
   EXPECT_EQ((Refusal<std::set<int>>(std::set<std::string>{"a"})), "[0]: expected an integer, got str \"a\"");
   EXPECT_THAT(Refusal<int>(std::string(5000, 'x')), HasSubstr("xxx...\" (5000 bytes)"));
   EXPECT_LT(Refusal<int>(std::string(5000, 'x')).size(), 200u);
 }
 
 TEST(CodecTest, TextThatIsNotUtf8IsRefusedWhereItIsWritten) {
-  for (const char* bad : {"\xff", "a\x80", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82", "\xf8\x88\x80\x80\x80"}) {
+  for (const char* bad :
+       {"\xff", "a\x80", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82", "\xf8\x88\x80\x80\x80"}) {
     EXPECT_EQ(EncodeValue(bad).status().code(), absl::StatusCode::kInvalidArgument) << bad;
   }
-  const absl::Status status = EncodeArguments(1, std::map<std::string, std::vector<std::string>>{{"k", {"good", "\xff"}}}).status();
-  EXPECT_THAT(std::string(status.message()), HasSubstr("arguments[1][\"k\"][1]: a text that is not UTF-8, at byte 0 of 1"));
+  const absl::Status status =
+      EncodeArguments(1, std::map<std::string, std::vector<std::string>>{{"k", {"good", "\xff"}}}).status();
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("arguments[1][\"k\"][1]: a text that is not UTF-8, at byte 0 of 1"));
 }
 
 TEST(CodecTest, ArgumentsAreATuple) {
@@ -238,7 +243,8 @@ TEST(CodecTest, ArgumentsAreATuple) {
 
 TEST(CodecTest, ACodecOfOnesOwn) {
   EXPECT_EQ(Through(Meters{2.5}).value, 2.5);
-  EXPECT_EQ(Refusal<std::vector<Meters>>(std::vector{1.0, -1.0}), "[1]: expected a length that is not negative, got float -1");
+  EXPECT_EQ(Refusal<std::vector<Meters>>(std::vector{1.0, -1.0}),
+            "[1]: expected a length that is not negative, got float -1");
 }
 
 TEST(CodecTest, NestingBeyondTheLimitIsAnErrorBothWays) {
@@ -274,7 +280,8 @@ TEST(CodecTest, WhatContainsItselfIsAnError) {
 TEST(CodecTest, AnyCutOffPickleIsAnError) {
   const std::string whole = Pickle(Npc{.name = "Ada", .hp = 70000, .fear = 0.5, .path = {{1, 2}}});
   for (size_t size = 0; size < whole.size(); ++size) {
-    EXPECT_EQ(DecodeValue<Value>(std::string_view(whole).substr(0, size)).status().code(), absl::StatusCode::kDataLoss) << size;
+    EXPECT_EQ(DecodeValue<Value>(std::string_view(whole).substr(0, size)).status().code(), absl::StatusCode::kDataLoss)
+        << size;
   }
 }
 

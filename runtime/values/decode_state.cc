@@ -35,7 +35,8 @@ bool DecodeState::Charge(uint64_t bytes) {
 bool DecodeState::Enter() {
   if (depth >= max_depth_) {
     return Fail(absl::StatusCode::kResourceExhausted,
-                absl::StrCat("it is nested deeper than ", max_depth_, " levels, or contains itself (DecodeContext::max_depth)"));
+                absl::StrCat("it is nested deeper than ", max_depth_,
+                             " levels, or contains itself (DecodeContext::max_depth)"));
   }
   ++depth;
   return true;

@@ -33,7 +33,8 @@ std::string NameOfGlobal(const PickleGraph& graph, NodeIndex node) {
 std::string DescribeObject(const PickleGraph& graph, NodeIndex node) {
   const std::string name = NameOfGlobal(graph, graph[node].first);
   if (name.ends_with("._frombuffer") || name.ends_with(".multiarray._reconstruct")) {
-    return "a numpy array of an order or an element type that only Python has (numpy.ascontiguousarray and astype give one "
+    return "a numpy array of an order or an element type that only Python has (numpy.ascontiguousarray and astype give "
+           "one "
            "that arrays here can have)";
   }
   if (name.ends_with(".multiarray.scalar")) return "a numpy number of a type that only Python has";

@@ -62,7 +62,8 @@ absl::StatusOr<Integer> Integer::FromHex(std::string_view text) {
   std::string bytes;
   for (size_t end = digits.size(); end > 0; end -= std::min<size_t>(end, 2)) {
     const int low = DigitOf(digits[end - 1]), high = end > 1 ? DigitOf(digits[end - 2]) : 0;
-    if (low < 0 || high < 0) return absl::InvalidArgumentError(absl::StrCat("\"", AbslText(text), "\" has a digit that is none"));
+    if (low < 0 || high < 0)
+      return absl::InvalidArgumentError(absl::StrCat("\"", AbslText(text), "\" has a digit that is none"));
     bytes.push_back(static_cast<char>(high << 4 | low));
   }
   bytes.push_back('\0');

@@ -70,7 +70,7 @@ struct Call {
   Arguments arguments;
 };
 
-// ---- Plain types ------------------------------------------------------------------------------------------------------
+// ---- Plain types --------------------------------------------------------------------------------------------------
 
 // The items of a list as another kind of container.
 NodeIndex Recast(Call& call, NodeKind kind) {
@@ -131,7 +131,7 @@ NodeIndex EmptyDict(Call& call) { return call.graph.Add(NodeKind::kDict); }
 NodeIndex Counter(Call& call) { return call.arguments.Is(0, NodeKind::kDict) ? call.arguments.at(0) : kNoNode; }
 NodeIndex Deque(Call& call) { return call.graph.Add(NodeKind::kList); }
 
-// ---- numpy ------------------------------------------------------------------------------------------------------------
+// ---- numpy --------------------------------------------------------------------------------------------------------
 
 struct NumpyType {
   std::string_view code;
@@ -147,8 +147,8 @@ constexpr NumpyType kNumpyTypes[] = {
 NodeIndex NumpyDType(Call& call) {
   const std::optional<std::string_view> code = call.arguments.Text(0, NodeKind::kString);
   if (!code) return kNoNode;
-  const auto* known =
-      std::find_if(std::begin(kNumpyTypes), std::end(kNumpyTypes), [&](const NumpyType& type) { return type.code == *code; });
+  const auto* known = std::find_if(std::begin(kNumpyTypes), std::end(kNumpyTypes),
+                                   [&](const NumpyType& type) { return type.code == *code; });
   const NodeIndex node = call.graph.Add(NodeKind::kDType);
   call.graph[node].second = call.arguments.at(0);
   if (known == std::end(kNumpyTypes)) return node;
@@ -222,16 +222,16 @@ NodeIndex NumpyFromBuffer(Call& call) {
   return bytes ? ArrayOfBytes(call.graph, *dtype, *std::move(shape), *bytes) : kNoNode;
 }
 
-// ---- Shared arrays ----------------------------------------------------------------------------------------------------
+// ---- Shared arrays ------------------------------------------------------------------------------------------------
 
 // _pyhost._rebuild(type, session, handle)
 NodeIndex Block(Call& call) {
   // A handle has 64 bits without a sign: those with the highest bit set come as a big integer, and belong to no memory.
   const std::optional<int64_t> handle = call.arguments.Int(2);
   if (!handle) return kNoNode;
-  const auto found = std::find_if(call.context.handles.begin(), call.context.handles.end(), [&](const SharedHandle& block) {
-    return block->handle() == static_cast<uint64_t>(*handle);
-  });
+  const auto found =
+      std::find_if(call.context.handles.begin(), call.context.handles.end(),
+                   [&](const SharedHandle& block) { return block->handle() == static_cast<uint64_t>(*handle); });
   if (found == call.context.handles.end()) return kNoNode;
   const NodeIndex node = call.graph.Add(NodeKind::kBlock);
   call.graph[node].first = static_cast<uint32_t>(found - call.context.handles.begin());
@@ -270,7 +270,7 @@ NodeIndex Copied(Call& call) {
   return bytes && dtype && shape ? ArrayOfBytes(call.graph, *dtype, *std::move(shape), *bytes) : kNoNode;
 }
 
-// ---- The table --------------------------------------------------------------------------------------------------------
+// ---- The table ----------------------------------------------------------------------------------------------------
 
 struct Known {
   std::string_view module;
@@ -346,7 +346,7 @@ NodeIndex ReduceKnown(PickleGraph& graph, const DecodeContext& context, NodeInde
   return node;
 }
 
-void BuildKnown(PickleGraph& graph, const DecodeContext&, NodeIndex object, NodeIndex state) {
+void BuildKnown(PickleGraph& graph, NodeIndex object, NodeIndex state) {
   if (graph[object].kind == NodeKind::kDType) {
     // (version, byte order, ...): big-endian ones are not understood.
     if (Arguments(graph, state).Text(1, NodeKind::kString) == ">") graph[object].size = 0;

@@ -16,7 +16,7 @@ namespace pyhost {
 NodeIndex ReduceKnown(PickleGraph& graph, const DecodeContext& context, NodeIndex callable, NodeIndex arguments);
 
 // Gives `object` its state, where that is understood.
-void BuildKnown(PickleGraph& graph, const DecodeContext& context, NodeIndex object, NodeIndex state);
+void BuildKnown(PickleGraph& graph, NodeIndex object, NodeIndex state);
 
 // How much a pickle of `size` bytes may unfold to.
 uint64_t UnfoldedLimit(const DecodeContext& context, size_t size);

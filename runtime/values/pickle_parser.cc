@@ -57,7 +57,7 @@ class Parser {
     return stack_.back();
   }
 
-  // ---- Bytes ----------------------------------------------------------------------------------------------------------
+  // ---- Bytes ------------------------------------------------------------------------------------------------------
 
   size_t left() const { return static_cast<size_t>(end_ - at_); }
   template <typename T>
@@ -84,7 +84,7 @@ class Parser {
     return true;
   }
 
-  // ---- Stack ----------------------------------------------------------------------------------------------------------
+  // ---- Stack ------------------------------------------------------------------------------------------------------
 
   // Values above the last mark; those below it are out of reach.
   size_t reachable() const { return stack_.size() - (marks_.empty() ? 0 : marks_.back()); }
@@ -148,7 +148,7 @@ class Parser {
   }
   bool Duplicate() { return Need(1) && Push(stack_.back()); }
 
-  // ---- Memo -----------------------------------------------------------------------------------------------------------
+  // ---- Memo -------------------------------------------------------------------------------------------------------
 
   bool Put(uint64_t at) {
     if (!Need(1)) return false;
@@ -171,7 +171,7 @@ class Parser {
     return Push(memo_[number]);
   }
 
-  // ---- Atoms ----------------------------------------------------------------------------------------------------------
+  // ---- Atoms ------------------------------------------------------------------------------------------------------
 
   template <typename T>
   bool Int() {
@@ -200,7 +200,8 @@ class Parser {
   bool Protocol() {
     unsigned char protocol = 0;
     if (!Raw(&protocol)) return false;
-    return protocol <= kHighestProtocol || Refuse(absl::StrCat("protocol ", protocol, " is newer than ", kHighestProtocol));
+    return protocol <= kHighestProtocol ||
+           Refuse(absl::StrCat("protocol ", protocol, " is newer than ", kHighestProtocol));
   }
   // A frame only says how many bytes may be read at once.
   bool Frame() {
@@ -219,7 +220,7 @@ class Parser {
     return Push(node);
   }
 
-  // ---- Objects --------------------------------------------------------------------------------------------------------
+  // ---- Objects ----------------------------------------------------------------------------------------------------
 
   bool MakeGlobal(NodeIndex module, NodeIndex name) {
     const NodeIndex node = graph_.Add(NodeKind::kGlobal);
@@ -251,7 +252,7 @@ class Parser {
   bool Build() {
     NodeIndex state;
     if (!Pop(&state) || !Need(1)) return false;
-    BuildKnown(graph_, context_, stack_.back(), state);
+    BuildKnown(graph_, stack_.back(), state);
     return WithinLimits();
   }
   bool WithinLimits() {

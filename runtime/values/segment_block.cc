@@ -42,7 +42,9 @@ uint64_t BytesOf(DType dtype, const std::vector<int64_t>& shape) {
   return std::max<uint64_t>(bytes, 1);  // An array without elements has memory all the same: it can be sent.
 }
 
-absl::Status BadPayload(absl::string_view what) { return absl::DataLossError(absl::StrCat("malformed message: ", what)); }
+absl::Status BadPayload(absl::string_view what) {
+  return absl::DataLossError(absl::StrCat("malformed message: ", what));
+}
 
 }  // namespace
 
@@ -58,8 +60,8 @@ absl::StatusOr<SharedHandle> AdoptBlock(Segment& segment, HostId me, Handle hand
 absl::StatusOr<AnyArray> NewSharedArray(Segment& segment, HostId me, DType dtype, std::vector<int64_t> shape) {
   const uint64_t size = BytesOf(dtype, shape);
   if (size == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("[", absl::StrJoin(shape, ", "), "] is not the shape of an array: a part is negative, or all are too large"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "[", absl::StrJoin(shape, ", "), "] is not the shape of an array: a part is negative, or all are too large"));
   }
   absl::StatusOr<Handle> handle = segment.objects().Create(ObjectKind::kMemory, size, me);
   if (!handle.ok()) return handle.status();

@@ -66,8 +66,8 @@ absl::StatusOr<AnyArray> AnyArray::Over(SharedHandle block, size_t offset, DType
   const size_t there = block->bytes().size();
   if (!CountElements(shape, &size) || __builtin_mul_overflow(size, DTypeSize(dtype), &bytes) || offset > there ||
       bytes > there - offset) {
-    return absl::InvalidArgumentError(absl::StrCat("an array ", DescribeArray(dtype, shape), " does not fit into ", there,
-                                                   " bytes from byte ", offset, " on"));
+    return absl::InvalidArgumentError(absl::StrCat("an array ", DescribeArray(dtype, shape), " does not fit into ",
+                                                   there, " bytes from byte ", offset, " on"));
   }
   std::byte* data = block->bytes().data() + offset;
   const size_t alignment = std::min(DTypeSize(dtype), sizeof(double));

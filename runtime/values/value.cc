@@ -70,7 +70,7 @@ bool ReadItems(ValueReader reader, ValueItems::Containers containers, Value (*ma
 
 }  // namespace
 
-// ---- Value ------------------------------------------------------------------------------------------------------------
+// ---- Value --------------------------------------------------------------------------------------------------------
 
 Value::Value(const Integer& value) {
   if (std::optional<int64_t> small = value.ToInt64()) {
@@ -171,7 +171,8 @@ bool operator==(const Value& a, const Value& b) {
   if (a.pairs() != nullptr) return *a.pairs() == *b.pairs();
   if (a.bytes() != nullptr) return *a.bytes() == *b.bytes();
   if (const AnyArray* array = a.array()) {
-    return array->data() == b.array()->data() && array->dtype() == b.array()->dtype() && array->shape() == b.array()->shape();
+    return array->data() == b.array()->data() && array->dtype() == b.array()->dtype() &&
+           array->shape() == b.array()->shape();
   }
   return std::visit(
       [&](const auto& held) {
@@ -186,26 +187,29 @@ bool operator==(const Value& a, const Value& b) {
       a.data_);
 }
 
-// ---- Its codec --------------------------------------------------------------------------------------------------------
+// ---- Its codec ----------------------------------------------------------------------------------------------------
 
 bool Codec<Value>::Write(ValueWriter& writer, const Value& value) {
-  return std::visit(
-      Overloaded{
-          [&](const Value::ByteArrayItems& held) { return writer.ByteArray(held.bytes); },
-          [&](const Value::ListItems& held) { return writer.BeginList() && WriteAll(writer, held) && writer.EndList(); },
-          [&](const Value::TupleItems& held) {
-            return writer.BeginTuple() && WriteAll(writer, held.items) && writer.EndTuple();
-          },
-          [&](const Value::SetItems& held) { return writer.BeginSet() && WriteAll(writer, held.items) && writer.EndSet(); },
-          [&](const Value::FrozenSetItems& held) {
-            return writer.BeginFrozenSet() && WriteAll(writer, held.items) && writer.EndFrozenSet();
-          },
-          [&](const Value::DictItems& held) {
-            return writer.BeginDict() && WritePairs(writer, held.items) && writer.EndDict();
-          },
-          [&](const auto& held) { return CodecOf<decltype(held)>::Write(writer, held); },
-      },
-      value.data_);
+  return std::visit(Overloaded{
+                        [&](const Value::ByteArrayItems& held) { return writer.ByteArray(held.bytes); },
+                        [&](const Value::ListItems& held) {
+                          return writer.BeginList() && WriteAll(writer, held) && writer.EndList();
+                        },
+                        [&](const Value::TupleItems& held) {
+                          return writer.BeginTuple() && WriteAll(writer, held.items) && writer.EndTuple();
+                        },
+                        [&](const Value::SetItems& held) {
+                          return writer.BeginSet() && WriteAll(writer, held.items) && writer.EndSet();
+                        },
+                        [&](const Value::FrozenSetItems& held) {
+                          return writer.BeginFrozenSet() && WriteAll(writer, held.items) && writer.EndFrozenSet();
+                        },
+                        [&](const Value::DictItems& held) {
+                          return writer.BeginDict() && WritePairs(writer, held.items) && writer.EndDict();
+                        },
+                        [&](const auto& held) { return CodecOf<decltype(held)>::Write(writer, held); },
+                    },
+                    value.data_);
 }
 
 bool Codec<Value>::Read(ValueReader reader, Value* out) {

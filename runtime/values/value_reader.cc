@@ -22,7 +22,7 @@ constexpr uint64_t kItemBytes = 64;
 
 }  // namespace
 
-// ---- ValueReader ------------------------------------------------------------------------------------------------------
+// ---- ValueReader --------------------------------------------------------------------------------------------------
 
 ValueKind ValueReader::kind() const {
   switch (state_->graph[node_].kind) {
@@ -65,7 +65,8 @@ size_t ValueReader::size() const {
 std::string ValueReader::Describe() const { return DescribeNode(state_->graph, node_); }
 
 bool ValueReader::Expected(std::string_view expected) {
-  return state_->Fail(absl::StatusCode::kInvalidArgument, absl::StrCat("expected ", AbslText(expected), ", got ", Describe()));
+  return state_->Fail(absl::StatusCode::kInvalidArgument,
+                      absl::StrCat("expected ", AbslText(expected), ", got ", Describe()));
 }
 
 bool ValueReader::Fail(std::string_view why) { return state_->Fail(absl::StatusCode::kInvalidArgument, why); }
@@ -134,7 +135,8 @@ bool ValueReader::ReadDouble(double* out) {
   if (node.kind != NodeKind::kInt || state_->strict) return Expected("a float");
   *out = static_cast<double>(node.integer);
   // 2^63 as a double has no int64 of its own.
-  if (*out >= 0x1p63 || static_cast<int64_t>(*out) != node.integer) return Expected("a float, or an integer that is one exactly");
+  if (*out >= 0x1p63 || static_cast<int64_t>(*out) != node.integer)
+    return Expected("a float, or an integer that is one exactly");
   return true;
 }
 
@@ -186,7 +188,7 @@ bool ValueReader::ReadArray(AnyArray* out) {
   return true;
 }
 
-// ---- ValueItems -------------------------------------------------------------------------------------------------------
+// ---- ValueItems ---------------------------------------------------------------------------------------------------
 
 ValueItems::ValueItems(ValueReader reader, Containers containers, std::string_view expected) : reader_(reader) {
   const ValueKind kind = reader.kind();
@@ -236,7 +238,7 @@ bool ValueItems::Fail() {
   return false;
 }
 
-// ---- ValueDecoder -----------------------------------------------------------------------------------------------------
+// ---- ValueDecoder -------------------------------------------------------------------------------------------------
 
 ValueDecoder::ValueDecoder(std::string_view pickle, const DecodeContext& context)
     : state_(std::make_unique<internal::DecodeState>(pickle, context)) {

@@ -20,11 +20,22 @@ Value Through(const Value& value) {
 }
 
 TEST(ValueTest, EveryKindComesBackAsItWas) {
-  const std::vector<Value> values = {
-      nullptr, true, 3, -1.5, std::complex<double>(1, 2), "text", UINT64_MAX, *Integer::FromHex("-0x123456789abcdef0123"),
-      Value::Bytes(3, std::byte{7}), Value::ByteArray(Value::Bytes(2)), Value::List({1, "a", Value::List({})}),
-      Value::Tuple({}), Value::Tuple({1, 2, 3, 4}), Value::Set({1, "x"}), Value::FrozenSet({2}),
-      Value::Dict({{"a", 1}, {Value::Tuple({1, 2}), Value::Dict({})}})};
+  const std::vector<Value> values = {nullptr,
+                                     true,
+                                     3,
+                                     -1.5,
+                                     std::complex<double>(1, 2),
+                                     "text",
+                                     UINT64_MAX,
+                                     *Integer::FromHex("-0x123456789abcdef0123"),
+                                     Value::Bytes(3, std::byte{7}),
+                                     Value::ByteArray(Value::Bytes(2)),
+                                     Value::List({1, "a", Value::List({})}),
+                                     Value::Tuple({}),
+                                     Value::Tuple({1, 2, 3, 4}),
+                                     Value::Set({1, "x"}),
+                                     Value::FrozenSet({2}),
+                                     Value::Dict({{"a", 1}, {Value::Tuple({1, 2}), Value::Dict({})}})};
   for (const Value& value : values) EXPECT_EQ(Through(value), value);
   EXPECT_EQ(Through(Value::List(values)), Value::List(values));
 }
@@ -44,7 +55,8 @@ TEST(ValueTest, PartsAreFound) {
   EXPECT_EQ(value.Find("mp"), nullptr);
   EXPECT_EQ(Value(3).Find("hp"), nullptr);
   EXPECT_EQ(value.size(), 2u);
-  EXPECT_THAT(std::string(value.Find("hp")->Get<std::string>().status().message()), HasSubstr("expected a str, got int 3"));
+  EXPECT_THAT(std::string(value.Find("hp")->Get<std::string>().status().message()),
+              HasSubstr("expected a str, got int 3"));
 }
 
 TEST(ValueTest, ArraysAreTheSameMemory) {
@@ -74,13 +86,15 @@ TEST(IntegerTest, KnowsWhereItFits) {
 }
 
 TEST(IntegerTest, HexIsPythons) {
-  for (const char* text : {"0x0", "0x1", "-0x1", "0x80", "-0x80", "-0x81", "0xff", "0x123456789abcdef0123456789abcdef"}) {
+  for (const char* text :
+       {"0x0", "0x1", "-0x1", "0x80", "-0x80", "-0x81", "0xff", "0x123456789abcdef0123456789abcdef"}) {
     absl::StatusOr<Integer> value = Integer::FromHex(text);
     ASSERT_TRUE(value.ok()) << value.status();
     EXPECT_EQ(value->ToHex(), text);
   }
   EXPECT_EQ(Integer(INT64_MIN).ToHex(), "-0x8000000000000000");
-  for (const char* text : {"", "1", "0x", "-", "0xg", "0x-1", "--0x1"}) EXPECT_FALSE(Integer::FromHex(text).ok()) << text;
+  for (const char* text : {"", "1", "0x", "-", "0xg", "0x-1", "--0x1"})
+    EXPECT_FALSE(Integer::FromHex(text).ok()) << text;
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ ValueWriter::ValueWriter() {
   Put(kProtocol);
 }
 
-// ---- Atoms ------------------------------------------------------------------------------------------------------------
+// ---- Atoms --------------------------------------------------------------------------------------------------------
 
 bool ValueWriter::None() {
   Put(pickle::kNone);
@@ -84,7 +84,8 @@ bool ValueWriter::BigInteger(std::string_view twos_complement) {
     Put(pickle::kLong1);
     Put(static_cast<unsigned char>(twos_complement.size()));
   } else {
-    if (twos_complement.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) return Fail("an integer of more than 2 GiB");
+    if (twos_complement.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max()))
+      return Fail("an integer of more than 2 GiB");
     Put(pickle::kLong4);
     PutRaw(&out_, static_cast<uint32_t>(twos_complement.size()));
   }
@@ -107,7 +108,8 @@ bool ValueWriter::Complex(double real, double imaginary) {
   return ok();
 }
 
-void ValueWriter::PutSized(unsigned char short_opcode, unsigned char opcode, unsigned char long_opcode, std::string_view data) {
+void ValueWriter::PutSized(unsigned char short_opcode, unsigned char opcode, unsigned char long_opcode,
+                           std::string_view data) {
   if (data.size() <= 0xff) {
     Put(short_opcode);
     PutRaw(&out_, static_cast<uint8_t>(data.size()));
@@ -127,7 +129,8 @@ void ValueWriter::PutText(std::string_view utf8) {
 
 bool ValueWriter::String(std::string_view utf8) {
   if (const size_t at = FirstInvalidUtf8(utf8); at != utf8.size()) {
-    return Fail(absl::StrCat("a text that is not UTF-8, at byte ", at, " of ", utf8.size(), " (pass bytes as std::vector<std::byte>)"));
+    return Fail(absl::StrCat("a text that is not UTF-8, at byte ", at, " of ", utf8.size(),
+                             " (pass bytes as std::vector<std::byte>)"));
   }
   PutText(utf8);
   return ok();
@@ -145,7 +148,7 @@ bool ValueWriter::ByteArray(std::span<const std::byte> bytes) {
   return ok();
 }
 
-// ---- Containers -------------------------------------------------------------------------------------------------------
+// ---- Containers ---------------------------------------------------------------------------------------------------
 
 bool ValueWriter::Enter() {
   if (depth_ == kMaxDepth) return Fail(absl::StrCat("nested deeper than ", kMaxDepth, " levels"));
@@ -192,7 +195,7 @@ bool ValueWriter::BeginFrozenSet() {
 }
 bool ValueWriter::EndFrozenSet() { return Leave(pickle::kFrozenSet); }
 
-// ---- Arrays -----------------------------------------------------------------------------------------------------------
+// ---- Arrays -------------------------------------------------------------------------------------------------------
 
 // Writes a reference to a global: its name the first time, its memo number from then on.
 void ValueWriter::PutGlobal(uint32_t* memo, std::string_view module, std::string_view name) {
@@ -243,7 +246,7 @@ bool ValueWriter::Array(const AnyArray& array) {
   return ok();
 }
 
-// ---- Errors, and the end ----------------------------------------------------------------------------------------------
+// ---- Errors, and the end ------------------------------------------------------------------------------------------
 
 bool ValueWriter::Fail(std::string_view why) {
   if (status_.ok()) status_ = absl::InvalidArgumentError(AbslText(why));

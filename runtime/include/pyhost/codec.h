@@ -85,10 +85,11 @@ absl::StatusOr<EncodedValue> EncodeValue(const T& value);
 template <typename T>
 absl::StatusOr<T> DecodeValue(std::string_view pickle, const DecodeContext& context = {});
 
-// ---- Atoms ------------------------------------------------------------------------------------------------------------
+// ---- Atoms --------------------------------------------------------------------------------------------------------
 
 template <typename T>
-concept NoneLike = std::same_as<T, std::monostate> || std::same_as<T, std::nullopt_t> || std::same_as<T, std::nullptr_t>;
+concept NoneLike =
+    std::same_as<T, std::monostate> || std::same_as<T, std::nullopt_t> || std::same_as<T, std::nullptr_t>;
 
 template <NoneLike T>
 struct Codec<T> {
@@ -168,7 +169,9 @@ struct Codec<float> {
 template <std::floating_point T>
 struct Codec<std::complex<T>> {
   static constexpr std::string_view kName = "a complex number";
-  static bool Write(ValueWriter& writer, const std::complex<T>& value) { return writer.Complex(value.real(), value.imag()); }
+  static bool Write(ValueWriter& writer, const std::complex<T>& value) {
+    return writer.Complex(value.real(), value.imag());
+  }
   static bool Read(ValueReader reader, std::complex<T>* out) {
     double real = 0, imaginary = 0;
     if (!reader.ReadComplex(&real, &imaginary)) return false;
@@ -214,7 +217,7 @@ struct Codec<std::vector<std::byte>> {
   }
 };
 
-// ---- Arrays -----------------------------------------------------------------------------------------------------------
+// ---- Arrays -------------------------------------------------------------------------------------------------------
 
 template <>
 struct Codec<AnyArray> {
@@ -248,7 +251,7 @@ struct Codec<std::span<T, Extent>> {
   }
 };
 
-// ---- Containers -------------------------------------------------------------------------------------------------------
+// ---- Containers ---------------------------------------------------------------------------------------------------
 
 namespace internal {
 
@@ -375,7 +378,7 @@ struct Codec<T> {
   }
 };
 
-// ---- Tuples -----------------------------------------------------------------------------------------------------------
+// ---- Tuples -------------------------------------------------------------------------------------------------------
 
 namespace internal {
 
@@ -402,7 +405,9 @@ template <typename Tuple, size_t... I>
 bool ReadTuple(ValueReader reader, Tuple* out, std::index_sequence<I...>) {
   return ReadFixed(reader, sizeof...(I), [&]([[maybe_unused]] size_t index, [[maybe_unused]] ValueReader item) {
     bool good = false;
-    static_cast<void>(((I == index && ((good = CodecOf<std::tuple_element_t<I, Tuple>>::Read(item, &std::get<I>(*out))), true)) || ...));
+    static_cast<void>(
+        ((I == index && ((good = CodecOf<std::tuple_element_t<I, Tuple>>::Read(item, &std::get<I>(*out))), true)) ||
+         ...));
     return good;
   });
 }
@@ -438,11 +443,12 @@ struct Codec<std::array<T, N>> {
     return writer.BeginTuple() && internal::WriteItems(writer, items) && writer.EndTuple();
   }
   static bool Read(ValueReader reader, std::array<T, N>* out) {
-    return internal::ReadFixed(reader, N, [out](size_t index, ValueReader item) { return CodecOf<T>::Read(item, &(*out)[index]); });
+    return internal::ReadFixed(
+        reader, N, [out](size_t index, ValueReader item) { return CodecOf<T>::Read(item, &(*out)[index]); });
   }
 };
 
-// ---- One of several ---------------------------------------------------------------------------------------------------
+// ---- One of several -----------------------------------------------------------------------------------------------
 
 template <typename T>
 struct Codec<std::optional<T>> {
@@ -489,7 +495,7 @@ struct Codec<std::variant<T...>> {
   }
 };
 
-// ---- Structs ----------------------------------------------------------------------------------------------------------
+// ---- Structs ------------------------------------------------------------------------------------------------------
 
 namespace internal {
 template <typename T>
@@ -505,7 +511,8 @@ struct Codec<T> {
   static constexpr std::string_view kName = "a dict";
   static bool Write(ValueWriter& writer, const T& value) {
     return writer.BeginDict() &&
-           std::apply([&](const auto&... field) { return (WriteField(writer, value, field) && ...); }, StructFields<T>) &&
+           std::apply([&](const auto&... field) { return (WriteField(writer, value, field) && ...); },
+                      StructFields<T>) &&
            writer.EndDict();
   }
   static bool Read(ValueReader reader, T* out) {
@@ -524,7 +531,8 @@ struct Codec<T> {
 
   template <typename Member>
   static bool WriteField(ValueWriter& writer, const T& value, const Field<T, Member>& field) {
-    return writer.String(field.name) && (CodecOf<Member>::Write(writer, value.*field.member) || writer.FailedAt(field.name));
+    return writer.String(field.name) &&
+           (CodecOf<Member>::Write(writer, value.*field.member) || writer.FailedAt(field.name));
   }
   static bool ReadMember(std::string_view key, ValueReader item, T* out, uint64_t* seen) {
     bool good = false;
@@ -550,7 +558,7 @@ struct Codec<T> {
   }
 };
 
-// ---- The edges --------------------------------------------------------------------------------------------------------
+// ---- The edges ----------------------------------------------------------------------------------------------------
 
 template <typename... A>
 absl::StatusOr<EncodedValue> EncodeArguments(const A&... arguments) {

@@ -55,7 +55,8 @@ consteval DType FindDType() {
   else if constexpr (std::is_same_v<U, std::complex<float>>) return DType::kComplex64;
   else if constexpr (std::is_same_v<U, std::complex<double>>) return DType::kComplex128;
   else {
-    static_assert(std::is_integral_v<U> && sizeof(U) <= 8, "an array holds numbers: bool, integers, float, double, complex");
+    static_assert(std::is_integral_v<U> && sizeof(U) <= 8,
+                  "an array holds numbers: bool, integers, float, double, complex");
     const DType first = std::is_signed_v<U> ? DType::kInt8 : DType::kUint8;
     const int step = sizeof(U) == 1 ? 0 : sizeof(U) == 2 ? 1 : sizeof(U) == 4 ? 2 : 3;
     return static_cast<DType>(static_cast<int>(first) + step);

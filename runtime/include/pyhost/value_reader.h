@@ -3,9 +3,11 @@
 // Most code uses DecodeValue (codec.h).  A codec of your own (codec.h) reads its type through these methods:
 //
 //   static bool Read(ValueReader reader, Money* money) {
-//     return CodecOf<std::tuple<int64_t, std::string>>::Read(...)        // or by hand:
-//     ValueItems items(reader, ValueItems::kSequence, "a tuple (cents, currency)");
-//     ...
+//     std::pair<int64_t, std::string> parts;
+//     if (!CodecOf<decltype(parts)>::Read(reader, &parts)) return false;
+//     if (parts.second.size() != 3) return reader.Expected("(cents, currency of three letters)");
+//     *money = {parts.first, parts.second};
+//     return true;
 //   }
 //
 // The bytes are never trusted: whatever they are, reading ends in a value or an error, in memory that is proportional to
@@ -58,8 +60,8 @@ class ValueReader {
   // For people: `str "x"`, `list of 3 items`.
   std::string Describe() const;
 
-  // True: *out was set.  False: it is something else, and the error is noted.  Integers are given out of bool never;
-  // a float is given out of an integer too.
+  // True: *out was set.  False: it is something else, and the error is noted.  A bool is no integer; an integer that a float
+  // holds exactly is one, unless strict().
   bool ReadNone();
   bool ReadBool(bool* out);
   bool ReadInt64(int64_t* out) { return ReadInt(INT64_MIN, INT64_MAX, out); }
