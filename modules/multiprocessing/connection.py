@@ -164,7 +164,7 @@ class _ConnectionBase:
         self._check_readable()
         if maxlength is not None and maxlength < 0:
             raise ValueError('negative maxlength')
-        message = self._recv_message(sys.maxsize if maxlength is None else maxlength)
+        message = self._recv_message(sys.maxsize if maxlength is None else min(maxlength, sys.maxsize))
         if message is None:
             self._bad_message_length()
         return message
@@ -177,6 +177,8 @@ class _ConnectionBase:
         self._check_closed()
         self._check_readable()
         with _byte_view(buf) as view:
+            if view.readonly:
+                raise TypeError('recv_bytes_into() needs a writable buffer')
             if offset < 0:
                 raise ValueError('negative offset')
             if offset > view.nbytes:

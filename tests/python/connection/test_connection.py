@@ -84,6 +84,15 @@ class Messages(PipeCase):
         self.assertEqual(self.reader.recv_bytes_into(buffer, 5), len(data))
         self.assertEqual(buffer[5:5 + len(data)], data)
 
+    def test_limits_and_buffers_that_cannot_be(self):
+        self.writer.send_bytes(b'whole')
+        with self.assertRaises(TypeError):
+            self.reader.recv_bytes('5')
+        if UNDER_PYHOST:  # python3 takes the message before it looks at the buffer
+            with self.assertRaises(TypeError):
+                self.reader.recv_bytes_into(b'read-only')
+        self.assertEqual(self.reader.recv_bytes(10 ** 30), b'whole')
+
     def test_a_short_buffer_gets_the_message_in_the_exception(self):
         self.writer.send_bytes(b'0123456789')
         with self.assertRaises(BufferTooShort) as caught:
