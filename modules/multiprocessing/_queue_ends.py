@@ -25,7 +25,6 @@ class _QueueEnd(connection._ConnectionBase):
 class QueueReader(_QueueEnd):
     """The end from which this process gets."""
 
-    _received = None  # a message whose size was asked for
     _stop_polling = None
 
     def __init__(self, queue):
@@ -52,15 +51,16 @@ class QueueReader(_QueueEnd):
     def _poll(self, timeout):
         return self._handle.wait_readable(timeout)
 
-    def _recv_size(self):
-        self._received = self._handle.get_pickle()
-        return len(self._received)
-
-    def _recv_exactly(self, size, begun):
-        return self._received
+    def _recv_message(self, limit):
+        message = self._handle.get_pickle()
+        return message if len(message) <= limit else None
 
     def _recv_into(self, view):
-        view[:] = self._received
+        message = self._handle.get_pickle()
+        if len(message) > len(view):
+            return message
+        view[:len(message)] = message
+        return len(message)
 
 
 class QueueWriter(_QueueEnd):

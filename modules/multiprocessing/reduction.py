@@ -57,6 +57,7 @@ class ForkingPickler(pickle.Pickler):
 
 _OwnPickler = ForkingPickler  # A program may put another class in its place.
 register = ForkingPickler.register
+_own_pickler = ForkingPickler  # by which the native module knows whether a program put another in its place
 
 
 def dump(obj, file, protocol=None):

@@ -38,8 +38,9 @@ struct ModuleState {
   // Pickling (pickling.cc), filled with first use.
   PyRef pickler_type;         // _pickle.Pickler
   PyRef loads;                // _pickle.loads
-  PyRef forking_pickler;      // multiprocessing.reduction.ForkingPickler as it was at first use
+  PyRef forking_pickler;      // multiprocessing.reduction.ForkingPickler, the package's own
   PyRef reduction_module;
+  PyRef forking_pickler_name; // "ForkingPickler", interned
   PyRef copyreg_table;
   PyRef array_reducers;       // type -> reducer, set by pyhost.arrays; from the module's start on
   PyRef merged_table;         // copyreg's table, those of arrays, and ForkingPickler's reducers on top

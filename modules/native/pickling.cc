@@ -158,9 +158,11 @@ bool Prepare(ModuleState* state) {
   state->copyreg_table = ImportAttribute("copyreg", "dispatch_table");
   state->reduction_module = PyRef::Steal(PyImport_ImportModule("multiprocessing.reduction"));
   if (!state->pickler_type || !state->loads || !state->copyreg_table || !state->reduction_module) return false;
-  state->forking_pickler = PyRef::Steal(PyObject_GetAttrString(state->reduction_module.get(), "ForkingPickler"));
+  state->forking_pickler = PyRef::Steal(PyObject_GetAttrString(state->reduction_module.get(), "_own_pickler"));
   if (!state->forking_pickler) return false;
   state->plain_table = PyRef::Steal(PyDict_New());
+  state->forking_pickler_name = PyRef::Steal(PyUnicode_InternFromString("ForkingPickler"));
+  if (!state->forking_pickler_name) return false;
   state->merged_table = PyRef::Steal(PyDict_New());
   return state->plain_table && state->merged_table;
 }
@@ -212,7 +214,7 @@ PyObject* PlainDispatchTable(ModuleState* state) {
 
 // The program may have put a class of its own in the place of ForkingPickler.
 bool UsesOwnPickler(ModuleState* state, PyRef* current) {
-  *current = PyRef::Steal(PyObject_GetAttrString(state->reduction_module.get(), "ForkingPickler"));
+  *current = PyRef::Steal(PyObject_GetAttr(state->reduction_module.get(), state->forking_pickler_name.get()));
   return current->get() != state->forking_pickler.get();
 }
 
@@ -244,6 +246,13 @@ size_t Pickled::size() const {
   size_t total = 0;
   for (const auto& part : parts_) total += part.size();
   return total;
+}
+
+bool MayDoWithoutPickler(ModuleState* state) {
+  PyRef current;
+  if (Prepare(state) && !UsesOwnPickler(state, &current)) return true;
+  PyErr_Clear();
+  return false;
 }
 
 bool Pickle(ModuleState* state, PyObject* object, Pickled* out) {

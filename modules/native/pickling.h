@@ -47,6 +47,10 @@ class Pickled {
   std::vector<Handle> handles_;
 };
 
+// May plain builtins be written without a pickler?  Not when the program put a class of its own in the place of
+// ForkingPickler, and not when there is no such thing (then Pickle() has the error).
+bool MayDoWithoutPickler(ModuleState* state);
+
 // False with the Python error that pickling raised.
 bool Pickle(ModuleState* state, PyObject* object, Pickled* out);
 

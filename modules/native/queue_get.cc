@@ -8,12 +8,15 @@
 #include "modules/native/gil_wait.h"
 #include "modules/native/pickling.h"
 #include "modules/native/queue_object.h"
+#include "modules/native/scalar_pickle.h"
 
 namespace pyhost::native {
 namespace {
 
-PyObject* UnpickleMessage(ModuleState* state, Message message) {
+PyObject* UnpickleMessage(ModuleState* state, Message&& message) {
   const std::span<const std::byte> payload = message.payload();
+  if (PyObject* plain = ReadScalarPickle(payload)) return plain;
+  if (PyErr_Occurred()) return nullptr;
   return Unpickle(state, std::move(message), payload);
 }
 

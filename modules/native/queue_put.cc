@@ -1,14 +1,18 @@
 // How objects get into a queue.
 
 #include <array>
+#include <deque>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "modules/native/buffer_view.h"
+#include "modules/native/builtin_writer.h"
 #include "modules/native/fast_arguments.h"
 #include "modules/native/gil_wait.h"
 #include "modules/native/pickling.h"
 #include "modules/native/queue_object.h"
+#include "modules/native/scalar_pickle.h"
 
 namespace pyhost::native {
 namespace {
@@ -39,6 +43,25 @@ PyObject* Push(PyObject* self, const MessageView& message, Deadline deadline) {
   Py_RETURN_NONE;
 }
 
+// One object of a batch.  Never moves.
+class PickledOne {
+ public:
+  bool Take(ModuleState* state, PyObject* object) {
+    if (!MayDoWithoutPickler(state) || !AppendScalarPickle(object, &plain_)) return Pickle(state, object, &pickled_);
+    part_ = std::as_bytes(std::span(plain_));
+    return true;
+  }
+  MessageView message() const {
+    if (plain_.empty()) return {.parts = pickled_.parts(), .handles = pickled_.handles()};
+    return {.parts = {&part_, 1}, .handles = {}};
+  }
+
+ private:
+  std::string plain_;
+  std::span<const std::byte> part_;
+  Pickled pickled_;
+};
+
 }  // namespace
 
 PyObject* QueuePut(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
@@ -48,8 +71,13 @@ PyObject* QueuePut(PyObject* self, PyObject* const* args, Py_ssize_t count, PyOb
   if (!given.Parse("put", kNames, 1, args, count, keywords) || !ParseBlockTimeout(given[1], given[2], &deadline)) {
     return nullptr;
   }
+  ModuleState* state = StateOfType(Py_TYPE(self));
+  if (BuiltinWriter writer; MayDoWithoutPickler(state) && writer.Write(given[0])) {
+    const std::span<const std::byte> part = writer.payload();
+    return Push(self, {.parts = {&part, 1}, .handles = {}}, deadline);
+  }
   Pickled pickled;
-  if (!Pickle(StateOfType(Py_TYPE(self)), given[0], &pickled)) return ReportPickleError(given[3], given[0]);
+  if (!Pickle(state, given[0], &pickled)) return ReportPickleError(given[3], given[0]);
   return Push(self, {.parts = pickled.parts(), .handles = pickled.handles()}, deadline);
 }
 
@@ -66,16 +94,16 @@ PyObject* QueuePutMany(PyObject* self, PyObject* args, PyObject* kwargs) {
   ModuleState* state = StateOfType(Py_TYPE(self));
   PyRef iterator = PyRef::Steal(PyObject_GetIter(objects));
   if (!iterator) return nullptr;
-  std::vector<Pickled> pickled;
+  std::deque<PickledOne> pickled;
   while (PyRef object = PyRef::Steal(PyIter_Next(iterator.get()))) {
-    if (!Pickle(state, object.get(), &pickled.emplace_back())) return nullptr;
+    if (!pickled.emplace_back().Take(state, object.get())) return nullptr;
   }
   if (PyErr_Occurred()) return nullptr;
   std::optional<Queue> queue = OpenForPut(self);
   if (!queue) return nullptr;
   std::vector<MessageView> messages;
   messages.reserve(pickled.size());
-  for (const Pickled& one : pickled) messages.push_back({.parts = one.parts(), .handles = one.handles()});
+  for (const PickledOne& one : pickled) messages.push_back(one.message());
   GilWait gil;
   absl::Status status;
   const size_t pushed = queue->PushBatch(messages, gil.Until(deadline), &status);

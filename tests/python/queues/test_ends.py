@@ -64,6 +64,10 @@ class EndCases(ContextCases):
         room = bytearray(1000)
         size = box._reader.recv_bytes_into(room)
         self.assertEqual(pickle.loads(room[:size]), 'into a buffer')
+        box.put('for a buffer that is too small')
+        with self.assertRaises(multiprocessing.BufferTooShort) as caught:
+            box._reader.recv_bytes_into(bytearray(5))
+        self.assertEqual(pickle.loads(caught.exception.args[0]), 'for a buffer that is too small')
         self.assertFalse(box._reader.poll(0.01))
 
     def test_wait_takes_readers_together_with_other_things(self):
