@@ -5,6 +5,12 @@
 #include "runtime/segment/object_table.h"
 
 namespace pyhost {
+namespace {
+
+// Of the thread that is between BeforeFork and its end, in parent and child.
+thread_local const HandleRefs* forking = nullptr;
+
+}  // namespace
 
 absl::Status HandleRefs::Retain(Handle handle, HostId me) {
   MutexLock lock(mutex_);
@@ -26,11 +32,22 @@ void HandleRefs::Adopt(Handle handle, HostId me) {
 }
 
 void HandleRefs::Release(Handle handle, HostId me) {
+  if (forking == this) return ReleaseLater(handle);
   MutexLock lock(mutex_);
   auto entry = counts_.find(Key{handle.value(), me.value()});
   if (entry == counts_.end() || --entry->second != 0) return;
   counts_.erase(entry);
   objects_->Drop(handle, me, me);
+}
+
+void HandleRefs::BeforeFork() {
+  LockMutex(mutex_);
+  forking = this;
+}
+
+void HandleRefs::AfterForkParent() {
+  forking = nullptr;
+  UnlockMutex(mutex_);
 }
 
 void HandleRefs::Rename(HostId from, HostId to) {
@@ -42,8 +59,18 @@ void HandleRefs::Rename(HostId from, HostId to) {
 }
 
 void HandleRefs::AfterForkChild(HostId parent, HostId child) {
+  forking = nullptr;
   Rename(parent, child);
   UnlockMutex(mutex_);
+}
+
+void HandleRefs::ReleaseLate(HostId me) {
+  std::vector<Handle> late;
+  {
+    MutexLock lock(mutex_);
+    late.swap(late_);
+  }
+  for (Handle handle : late) Release(handle, me);
 }
 
 void HandleRefs::ChangeHost(HostId from, HostId to) {

@@ -7,12 +7,14 @@
 // and Drop for the calling host (children being started and recovery act for other hosts, on the table itself).
 //
 // Thread-safe.  Fork: the child's counts are the parent's (AfterForkChild only changes the host they belong to);
-// Quiesce() holds the lock around the fork.  Owned by the Segment.
+// the lock is held around the fork.  What the forking thread releases meanwhile is released after it: an interpreter
+// frees what the threads had that the child has not, and does that before anybody is told of the fork.  Owned by the Segment.
 
 #ifndef PYHOST_RUNTIME_SEGMENT_HANDLE_REFS_H_
 #define PYHOST_RUNTIME_SEGMENT_HANDLE_REFS_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -40,17 +42,22 @@ class HandleRefs {
   void Release(Handle handle, HostId me);
 
   // Around fork(), on the forking thread.
-  void BeforeFork() ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex_) { LockMutex(mutex_); }
-  void AfterForkParent() ABSL_UNLOCK_FUNCTION(mutex_) { UnlockMutex(mutex_); }
+  void BeforeFork() ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex_);
+  void AfterForkParent() ABSL_UNLOCK_FUNCTION(mutex_);
   // The embryo already has the parent's bits (ObjectTable::DuplicateHolds).
   void AfterForkChild(HostId parent, HostId child) ABSL_UNLOCK_FUNCTION(mutex_);
   // What `from` is counted to hold, `to` holds: it has the bits.
   void ChangeHost(HostId from, HostId to);
 
+  // What was released during the fork, by `me`: the parent, or the child that has adopted its record.
+  void ReleaseLate(HostId me);
+
   size_t size() const;  // objects held
 
  private:
   void Rename(HostId from, HostId to) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // By the thread that forks, which has the lock.
+  void ReleaseLater(Handle handle) ABSL_NO_THREAD_SAFETY_ANALYSIS { late_.push_back(handle); }
 
   struct Key {
     uint64_t handle;
@@ -65,6 +72,7 @@ class HandleRefs {
   ObjectTable* const objects_;
   mutable absl::Mutex mutex_;
   absl::flat_hash_map<Key, uint32_t> counts_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Handle> late_ ABSL_GUARDED_BY(mutex_);  // released during a fork
 };
 
 }  // namespace pyhost

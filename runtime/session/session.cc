@@ -255,6 +255,7 @@ HostId Session::SettleFork() {
   parent_ = HostId();
   pid_t child = std::exchange(fork_result_, 0);
   segment_->refs().AfterForkParent();
+  segment_->refs().ReleaseLate(me());
   descriptors_mutex_.unlock();
   if (!embryo) return embryo;
   if (child < 0) {
@@ -281,12 +282,14 @@ absl::Status Session::AfterForkChild() {
   if (!embryo) return absl::OkStatus();
   PYHOST_CRASH_POINT("fork-child-before-adopt");
   PYHOST_RETURN_IF_ERROR(session->TakeIdentity(embryo));
+  session->segment_->refs().ReleaseLate(embryo);
   return session->Announce();
 }
 
 absl::Status Session::TakePlace(HostId embryo) {
   segment_->refs().ChangeHost(HostId(), embryo);
   PYHOST_RETURN_IF_ERROR(TakeIdentity(embryo));
+  segment_->refs().ReleaseLate(embryo);
   // It has its place, whether the supervisor is there to hear of it or not.
   Announce().IgnoreError();
   return absl::OkStatus();

@@ -20,6 +20,31 @@ class ForkTest(SessionCase):
         ''')
         self.assertEqual(out, '5 True\n')
 
+    def test_fork_frees_what_other_threads_had_alone(self):
+        # The interpreter frees their data in the child before it tells anybody of the fork.
+        out = self.run_script('', '''
+            local = threading.local()
+            held, ended = threading.Event(), threading.Event()
+            def hold():
+                local.queue, local.lock = CONTEXT.Queue(), CONTEXT.Lock()
+                local.queue.put(CONTEXT.Lock() and 'kept')
+                held.set()
+                ended.wait()
+            thread = threading.Thread(target=hold)
+            thread.start()
+            held.wait()
+            child = os.fork()
+            if child == 0:
+                process = start(leave, 3)
+                process.join()
+                os._exit(process.exitcode)
+            wait_until(lambda: is_gone(child))
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            ended.set()
+            thread.join()
+        ''')
+        self.assertEqual(out, '3\n')
+
     def test_forks_of_forks_hold_what_their_parents_held(self):
         out = self.run_script('', '''
             queue = CONTEXT.Queue()
