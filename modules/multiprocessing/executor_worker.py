@@ -8,11 +8,13 @@ from . import util
 __all__ = ['process_chunk', 'worker']
 
 
-def worker(server, initializer=None, initargs=(), max_tasks=None):
-    """Serves the calls of an executor until it is shut down, or `max_tasks` calls are done."""
+def worker(server, initializer=None, initargs=(), max_tasks=None, log=None, max_memory=None):
+    """Serves the calls of an executor until it is shut down, `max_tasks` calls are done, or `max_memory` bytes exceeded."""
+    if log is not None:
+        log.install()
     if initializer is not None and not _initialize(server, initializer, initargs):
         return
-    served = server.run(max_tasks or 0, contain=True)
+    served = server.run(max_tasks or 0, contain=True, max_memory=max_memory or 0)
     util.debug('worker exiting after %d tasks', served)
 
 

@@ -3,7 +3,12 @@
   pool.py            the public classes: how calls are submitted
   pool_results.py    what is returned for them: results to wait for, iterators
   pool_outcomes.py   errors, and how they travel
+  pool_options.py    what a pool, and a call, may be told besides
+  pool_progress.py   progress=True
+  pool_seats.py      what is known of each worker
   pool_crew.py       the workers: started, replaced, ended
+  pool_watch.py      ends workers whose call takes too long or is cancelled
+  pool_faults.py     what a worker was doing when it ended
   pool_service.py    the thread that notices ended workers
   pool_threads.py    ThreadPool's own call path
   pool_worker.py     what runs in a worker process
@@ -21,9 +26,11 @@ import warnings
 from . import get_context, guard, util
 from .context import TimeoutError  # noqa: F401 (known here, as in the standard library)
 from .pool_crew import CLOSE, RUN, TERMINATE, Crew
-from .pool_outcomes import (ExceptionWithTraceback, MaybeEncodingError, PoolFailedError,  # noqa: F401
-                            RemoteCallError, RemoteTraceback, WorkerLostError, exception_of,
-                            rebuild_exc)
+from .pool_options import PoolOptions, ThreadOptions
+from .pool_outcomes import (CallCancelledError, CallTimeoutError, ExceptionWithTraceback,  # noqa: F401
+                            MaybeEncodingError, PoolFailedError, RemoteCallError, RemoteTraceback, WorkerLostError,
+                            exception_of, rebuild_exc)
+from .pool_progress import Progress
 from .pool_results import (ApplyResult, AsyncResult, IMapIterator,  # noqa: F401
                            IMapUnorderedIterator, MapResult)
 from .pool_worker import worker  # noqa: F401
@@ -42,6 +49,8 @@ _EAGER_ITEMS = 100_000
 # That thread keeps at most this many calls waiting for a worker.
 _QUEUED_CALLS = 10_000
 _FEED_AT_ONCE = 64
+# Of so many calls that wait, the newest, each can be cancelled.
+_CANCELLABLE = 1 << 16
 
 # Slices of these give what iterating over them gives, so they can be sent instead of their items.
 _SLICEABLE = (list, tuple, range, str, bytes, bytearray)
@@ -54,11 +63,26 @@ class Pool:
     initializer   called with *initargs in each worker before its first call
     maxtasksperchild   calls (chunks, for the map methods) after which a worker is replaced by a new one
     context       whose processes the workers are; by default the package's
+
+    What the standard library's pool does not have:
+
+    timeout       seconds that a call may run, counted from when its function begins (for each item, if a call has several).
+                  The worker of one that takes longer is ended, and replaced; the call raises CallTimeoutError, a
+                  TimeoutError, with the worker's Python stacks: also when it was stuck in C code
+    on_worker_death   what becomes of a call whose worker is killed or ends: 'fail', it raises WorkerLostError, which says
+                  who, how, and running what; 'retry', it is run again, at most max_retries times.  The arguments are as
+                  sent: what a first attempt did to an array is not seen by the next.  What it did elsewhere is
+    max_retries   see there
+    max_memory_per_worker   bytes: a worker that has more memory of its own (resident, not shared) after a call is replaced
+                  by a new one; the call's result counts.  (For a limit within a call, set RLIMIT_DATA in an initializer:
+                  the call then raises MemoryError.)
     max_restarts  (deaths, seconds): after so many deaths of workers in such a time, with no call answered between
                   them, the pool fails with the last one's cause instead of starting workers for ever
 
-    A worker that is killed, or ends in the middle of a call, is replaced; its call raises WorkerLostError, which says
-    how it ended.  All other calls complete.
+    timeout and on_worker_death can also be given to each call.  AsyncResult.cancel() ends a call, also one that runs.
+    map(..., progress=True) shows how far it is.  stats() tells what each worker did.
+
+    All calls but those in the hands of a worker that died complete; the worker is replaced.
     """
 
     @staticmethod
@@ -66,8 +90,8 @@ class Pool:
         """A worker's process, not yet started; subclasses may override it."""
         return ctx.Process(*args, **kwds)
 
-    def __init__(self, processes=None, initializer=None, initargs=(),
-                 maxtasksperchild=None, context=None, *, max_restarts=None):
+    def __init__(self, processes=None, initializer=None, initargs=(), maxtasksperchild=None, context=None, *,
+                 timeout=None, on_worker_death='fail', max_retries=2, max_memory_per_worker=None, max_restarts=None):
         self._pool = []
         self._state = INIT
         self._ctx = context or get_context()
@@ -79,23 +103,25 @@ class Pool:
             raise ValueError('maxtasksperchild must be a positive int or None')
         if initializer is not None and not callable(initializer):
             raise TypeError('initializer must be a callable')
+        self._options = PoolOptions(self._processes, timeout, on_worker_death, max_retries, max_memory_per_worker,
+                                    max_restarts)
         self._results = {}  # key of its calls -> the result whose callback is to run
         self._results_lock = threading.Lock()
         self._callback_thread = None
-        self._client, self._crew = self._make_crew(max_restarts or (max(20, 5 * self._processes), 10.0))
+        self._client, self._crew = self._make_crew()
         self._crew.start()
         self._pool = self._crew.workers
         self._terminate = util.Finalize(self, self._crew.terminate, exitpriority=15)
         self._state = RUN
 
-    def _make_crew(self, max_restarts):
+    def _make_crew(self):
         if getattr(self._ctx, '_name', None) != 'fork':
             guard.check()
         import _pyhost
-        client = _pyhost.CallClient()
+        client = _pyhost.CallClient(cancellable=_CANCELLABLE)
         ctx, make = self._ctx, type(self).Process
         crew = Crew(client, self._processes, lambda **kwds: make(ctx, **kwds), self._initializer, self._initargs,
-                    self._maxtasksperchild, max_restarts)
+                    self._maxtasksperchild, self._options)
         return client, crew
 
     def __del__(self, _warn=warnings.warn, RUN=RUN):
@@ -118,72 +144,98 @@ class Pool:
 
     # ---- Calls ---------------------------------------------------------------------------------------------
 
-    def apply(self, func, args=(), kwds={}):
-        """func(*args, **kwds), in a worker."""
+    def apply(self, func, args=(), kwds={}, *, timeout=None, on_worker_death=None):
+        """func(*args, **kwds), in a worker.  timeout and on_worker_death: see Pool."""
         self._check_running()
-        ok, value = self._client.call(func, args, kwds)
+        limit, attempts = self._options.of_call(timeout, on_worker_death)
+        if limit:
+            calls = self._client.submit(func, args, kwds, limit, attempts)
+            self._crew.expect(limit)
+            ok, value = calls.outcome()
+        else:
+            ok, value = self._client.call(func, args, kwds, 0, attempts)
         if ok:
             return value
         raise exception_of(value)
 
-    def apply_async(self, func, args=(), kwds={}, callback=None, error_callback=None):
+    def apply_async(self, func, args=(), kwds={}, callback=None, error_callback=None, *, timeout=None,
+                    on_worker_death=None):
         """apply() that does not wait: returns an AsyncResult.
 
         callback(result) or error_callback(exception) runs in a thread of this process; the result is ready
         when it has returned.
         """
         self._check_running()
-        if callback is None and error_callback is None:
-            return ApplyResult(self, self._client.submit(func, args, kwds))
-        return self._submit(ApplyResult, callback, error_callback,
-                            lambda notify: self._client.submit(func, args, kwds, notify))
+        limit, attempts = self._options.of_call(timeout, on_worker_death)
+        if callback is None and error_callback is None and not limit:
+            return ApplyResult(self, self._client.submit(func, args, kwds, 0, attempts))
+        return self._submit(ApplyResult, limit, callback, error_callback,
+                            lambda notify: self._client.submit(func, args, kwds, limit, attempts, notify))
 
-    def map(self, func, iterable, chunksize=None):
+    def map(self, func, iterable, chunksize=None, *, timeout=None, on_worker_death=None, progress=False):
         """[func(x) for x in iterable], in the workers.
 
         chunksize items make one call.  By default the chunks are big at first and small towards the end, so that
         neither many tiny nor a few long calls suffer.  Sequences (lists, ranges, numpy arrays) are sent in slices.
+        progress: show how many items are done, with tqdm or rich if installed, else by a line on the terminal.
+        timeout and on_worker_death: see Pool; the first call that fails is what the whole map() raises.
         """
-        return self._map_async(func, iterable, False, chunksize).get()
+        return self.map_async(func, iterable, chunksize, timeout=timeout, on_worker_death=on_worker_death,
+                              progress=progress).get()
 
-    def starmap(self, func, iterable, chunksize=None):
-        """[func(*args) for args in iterable], in the workers."""
-        return self._map_async(func, iterable, True, chunksize).get()
+    def starmap(self, func, iterable, chunksize=None, *, timeout=None, on_worker_death=None, progress=False):
+        """[func(*args) for args in iterable], in the workers; the rest as map()."""
+        return self.starmap_async(func, iterable, chunksize, timeout=timeout, on_worker_death=on_worker_death,
+                                  progress=progress).get()
 
-    def map_async(self, func, iterable, chunksize=None, callback=None, error_callback=None):
-        """map() that does not wait: returns an AsyncResult."""
-        return self._map_async(func, iterable, False, chunksize, callback, error_callback)
+    def map_async(self, func, iterable, chunksize=None, callback=None, error_callback=None, *, timeout=None,
+                  on_worker_death=None, progress=False):
+        """map() that does not wait: returns an AsyncResult.  progress: shown while somebody waits for it."""
+        return self._map_async(func, iterable, False, chunksize, (callback, error_callback),
+                               self._options.of_call(timeout, on_worker_death), progress)
 
-    def starmap_async(self, func, iterable, chunksize=None, callback=None, error_callback=None):
+    def starmap_async(self, func, iterable, chunksize=None, callback=None, error_callback=None, *, timeout=None,
+                      on_worker_death=None, progress=False):
         """starmap() that does not wait: returns an AsyncResult."""
-        return self._map_async(func, iterable, True, chunksize, callback, error_callback)
+        return self._map_async(func, iterable, True, chunksize, (callback, error_callback),
+                               self._options.of_call(timeout, on_worker_death), progress)
 
-    def imap(self, func, iterable, chunksize=1):
-        """Iterator over func(x) for x in iterable, in order; results are there as soon as they are computed."""
-        return self._imap(IMapIterator, func, iterable, chunksize)
+    def imap(self, func, iterable, chunksize=1, *, timeout=None, on_worker_death=None, progress=False):
+        """Iterator over func(x) for x in iterable, in order; results are there as soon as they are computed.
 
-    def imap_unordered(self, func, iterable, chunksize=1):
+        An item whose call fails raises; the iteration can go on.
+        """
+        return self._imap(IMapIterator, func, iterable, chunksize, self._options.of_call(timeout, on_worker_death),
+                          progress)
+
+    def imap_unordered(self, func, iterable, chunksize=1, *, timeout=None, on_worker_death=None, progress=False):
         """imap() whose results come in the order in which they are computed."""
-        return self._imap(IMapUnorderedIterator, func, iterable, chunksize)
+        return self._imap(IMapUnorderedIterator, func, iterable, chunksize,
+                          self._options.of_call(timeout, on_worker_death), progress)
 
-    def _map_async(self, func, iterable, star, chunksize, callback=None, error_callback=None):
+    def _map_async(self, func, iterable, star, chunksize, callbacks, options, progress):
         self._check_running()
         if chunksize is not None and chunksize < 1:
             raise ValueError(f'Chunksize must be 1+, not {chunksize!r}')
         items = _sequence(iterable)
         if not len(items):
-            callback = error_callback = None
-        return self._submit(MapResult, callback, error_callback, lambda notify: self._client.submit_map(
-            func, star, items, chunksize or 0, self._processes, notify))
+            callbacks = None, None
+        limit, attempts = options
+        return self._submit(MapResult, limit, *callbacks, lambda notify: self._client.submit_map(
+            func, star, items, chunksize or 0, self._processes, limit, attempts, notify),
+            Progress(func, len(items)) if progress else None)
 
-    def _submit(self, result_type, callback, error_callback, submit):
+    def _submit(self, result_type, limit, callback, error_callback, submit, progress=None):
         if callback is None and error_callback is None:
-            return result_type(self, submit(False))
-        with self._results_lock:
-            calls = submit(True)
-            result = result_type(self, calls, callback, error_callback)
-            self._results[calls.key] = result
-            self._start_callback_thread()
+            result = result_type(self, submit(False), progress=progress)
+        else:
+            with self._results_lock:
+                calls = submit(True)
+                result = result_type(self, calls, callback, error_callback, progress)
+                self._results[calls.key] = result
+                self._start_callback_thread()
+        if limit:
+            self._crew.expect(limit)
         return result
 
     def _start_callback_thread(self):
@@ -194,21 +246,23 @@ class Pool:
             self._callback_thread._pyhost_internal = True
             self._callback_thread.start()
 
-    def _imap(self, iterator_type, func, iterable, chunksize):
+    def _imap(self, iterator_type, func, iterable, chunksize, options, progress):
         self._check_running()
         if chunksize < 1:
             raise ValueError(f'Chunksize must be 1+, not {chunksize:n}')
-        calls = self._client.open_calls(func)
+        limit, attempts = options
+        calls = self._client.open_calls(func, limit, attempts)
+        total = len(iterable) if hasattr(iterable, '__len__') else None
         if _is_sliceable(iterable) and len(iterable) <= _EAGER_ITEMS:
             calls.extend(func, False, iterable, chunksize)
             calls.end()
         else:
             feeder = _Feeder(self._crew, calls, func, iterable, chunksize)
             threading.Thread(target=feeder.run, name='PoolFeeder', daemon=True).start()
-        results = iterator_type(self, calls)
-        if chunksize == 1:
-            return results
-        return (item for chunk in results for item in chunk)
+        if limit:
+            self._crew.expect(limit)
+        results = iterator_type(self, calls, Progress(func, total) if progress else None)
+        return results if chunksize == 1 else results.chunked()
 
     # ---- The end -------------------------------------------------------------------------------------------
 
@@ -249,8 +303,13 @@ class Pool:
         self._crew.repopulate()
 
     def stats(self):
-        """A dict for each worker: calls done, seconds busy and waiting, bytes in and out, seconds in the call it runs."""
-        return self._client.stats()
+        """What each worker did: a list of dicts.
+
+        name, pid; calls done; seconds busy in functions, pickling, waiting for calls; bytes_in of calls and bytes_out of
+        results; the number of the call it runs (0: none) and for how long it has been running; how many restarts there
+        were: workers in this one's place before it.
+        """
+        return self._crew.stats()
 
 
 class _Feeder:
@@ -353,7 +412,10 @@ def _sequence(iterable):
 
 
 class ThreadPool(Pool):
-    """A Pool whose workers are threads of this process: nothing is pickled, and the GIL is shared."""
+    """A Pool whose workers are threads of this process: nothing is pickled, and the GIL is shared.
+
+    A thread cannot be ended, so calls have no timeout, and one that runs cannot be cancelled.
+    """
 
     @staticmethod
     def Process(ctx, *args, **kwds):
@@ -363,8 +425,9 @@ class ThreadPool(Pool):
 
     def __init__(self, processes=None, initializer=None, initargs=()):
         Pool.__init__(self, processes, initializer, initargs)
+        self._options = ThreadOptions()
 
-    def _make_crew(self, max_restarts):
+    def _make_crew(self):
         from .pool_threads import LocalClient, ThreadCrew
         client = LocalClient()
         ctx, make = self._ctx, type(self).Process

@@ -13,9 +13,12 @@ import threading
 import time
 
 from . import pool_outcomes, pool_service, util
+from .pool_faults import FaultLog
+from .pool_seats import Seats
+from .pool_watch import Watch
 from .pool_worker import worker
 
-__all__ = ['Crew', 'RUN', 'CLOSE', 'TERMINATE']
+__all__ = ['Crew', 'Deaths', 'describe_end', 'RUN', 'CLOSE', 'TERMINATE']
 
 RUN = 'RUN'
 CLOSE = 'CLOSE'
@@ -30,9 +33,9 @@ _FAILING_STARTS = 3
 
 
 class Crew:
-    """`limit` workers that serve `client`'s calls; `restarts` is (deaths, seconds), see _Deaths."""
+    """`limit` workers that serve `client`'s calls, as `options` (pool_options.PoolOptions) say."""
 
-    def __init__(self, client, limit, make_process, initializer, initargs, maxtasks, restarts):
+    def __init__(self, client, limit, make_process, initializer, initargs, maxtasks, options):
         self.client = client
         self.limit = limit
         self.workers = []
@@ -44,7 +47,10 @@ class Crew:
         self._initializer = initializer
         self._initargs = initargs
         self._maxtasks = maxtasks
-        self._deaths = _Deaths(*restarts)
+        self._options = options
+        self._deaths = Deaths(*options.max_restarts)
+        self._seats = Seats(client)
+        self.watch = Watch(client, self.workers, self._seats)
         self._lock = threading.RLock()
         self._feeding = 0  # threads that will submit calls even after close()
 
@@ -69,12 +75,14 @@ class Crew:
                 self._start_worker()
 
     def _start_worker(self):
+        log = FaultLog()
         process = self._make_process(target=worker, args=(
-            self._server, self._initializer, self._initargs, self._maxtasks))
+            self._server, self._initializer, self._initargs, self._maxtasks, log, self._options.max_memory))
         process.name = process.name.replace('Process', 'PoolWorker')
         process.daemon = True
         process._pyhost_worker = True
         process.start()
+        self._seats.take(process, log)
         self.workers.append(process)
         util.debug('added worker')
 
@@ -86,6 +94,7 @@ class Crew:
     def maintain(self):
         """Forgets the workers that have ended, and starts others where they are needed."""
         with self._lock:
+            self.watch.look()
             if not self._remove_ended() and self.workers:
                 return
             if self.failure is None and self._is_needed():
@@ -97,6 +106,27 @@ class Crew:
             if not self.workers and (self.state != RUN or self.failure):
                 self.done.set()
 
+    def pause(self):
+        """Seconds until maintain() has to be called though nothing happened; None: there is no need."""
+        with self._lock:
+            return self.watch.pause(may_sleep=not self._feeding)
+
+    def expect(self, limit):
+        """Calls that may run so many milliseconds were submitted."""
+        if self.watch.overlooks(limit / 1000):
+            with self._lock:
+                self.watch.expect(limit / 1000)
+
+    def cancel(self, calls):
+        """Ends the workers that run some of these calls; how many."""
+        with self._lock:
+            return self.watch.cancel(calls)
+
+    def stats(self):
+        """A dict for each worker; see Pool.stats()."""
+        with self._lock:
+            return self._seats.stats(self.workers)
+
     def _is_needed(self):
         return self.state == RUN or (
             self.state == CLOSE and (self._feeding > 0 or self.client.queued > 0))
@@ -106,7 +136,9 @@ class Crew:
         for process in ended:
             process.join()
             self.workers.remove(process)
-            if process.exitcode != 0 and self.state == RUN:
+            was_ended = self.watch.was_ended(process)
+            self._seats.leave(process)
+            if process.exitcode != 0 and self.state == RUN and not was_ended:
                 self._note_death(process)
         return bool(ended)
 
@@ -123,7 +155,7 @@ class Crew:
             limit, cause = min(limit, _FAILING_STARTS), ' before it could take a call: its traceback is on stderr'
         if deaths >= limit:
             self._fail(f'{deaths} worker{"s" * (deaths > 1)} ended within {self._deaths.period:g} seconds and no call '
-                       f'was answered meanwhile; the last: {_describe_end(process)}{cause}')
+                       f'was answered meanwhile; the last: {describe_end(process)}{cause}')
 
     def _has_served(self, process):
         host = process._popen._child.host_id
@@ -142,9 +174,18 @@ class Crew:
             if self.state != RUN:
                 return
             self.state = CLOSE
-            if not self._feeding:
+            if self._options.attempts > 1:  # a call that is lost must find the queue open
+                self._feeding += 1
+                threading.Thread(target=self._await_calls, name='PoolCloser', daemon=True).start()
+            elif not self._feeding:
                 self.client.close()
         pool_service.wake()
+
+    def _await_calls(self):
+        try:
+            self.client.wait_outstanding()
+        finally:
+            self.end_feeding()
 
     def begin_feeding(self):
         """A thread of this process is going to submit calls."""
@@ -171,7 +212,10 @@ class Crew:
         self._join_or_kill(workers)
         pool_service.remove(self)
         with self._lock:
+            for process in self.workers:
+                self.watch.was_ended(process)
             self.workers.clear()
+            self._seats.clear()
         self.done.set()
 
     @staticmethod
@@ -190,7 +234,7 @@ class Crew:
         self.done.wait()
 
 
-class _Deaths:
+class Deaths:
     """Counts deaths of workers between which no call was answered: `limit` of them in `period` seconds are too many.
 
     A worker that dies of a call takes that call along, so a pool of such calls comes to an end; one whose workers
@@ -214,6 +258,7 @@ class _Deaths:
         return len(self._times)
 
 
-def _describe_end(process):
+def describe_end(process):
+    """Who ended, and how."""
     reason = process._exit_reason() or f'exit code {process.exitcode}'
     return f'{process.name} (pid {process.pid}) {reason}'

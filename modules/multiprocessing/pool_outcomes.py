@@ -8,9 +8,9 @@ Failure makes a new exception for each that asks, so that nobody's traceback gro
 import pickle
 import traceback
 
-from .context import ProcessError
+from .context import ProcessError, TimeoutError as _TimeoutError
 
-__all__ = ['MaybeEncodingError', 'RemoteCallError', 'WorkerLostError', 'PoolFailedError',
+__all__ = ['CallCancelledError', 'CallTimeoutError', 'MaybeEncodingError', 'RemoteCallError', 'WorkerLostError', 'PoolFailedError',
            'RemoteTraceback', 'ExceptionWithTraceback']
 
 
@@ -78,17 +78,42 @@ class RemoteCallError(MaybeEncodingError):
 class WorkerLostError(ProcessError):
     """The worker that ran the call ended before it had answered.
 
-    pid, exitcode (minus the signal, as Process.exitcode; None if unknown) and the function's name are attributes.
+    pid, exitcode (minus the signal, as Process.exitcode; None if unknown), the function's name and the stacks that the
+    worker wrote when it died of a fault (text, '' for none) are attributes.
     """
 
-    def __init__(self, message, pid=None, exitcode=None, function=None):
-        super().__init__(message, pid, exitcode, function)
+    def __init__(self, message, pid=None, exitcode=None, function=None, stack=''):
+        super().__init__(message, pid, exitcode, function, stack)
         self.pid = pid
         self.exitcode = exitcode
         self.function = function
+        self.stack = stack
 
     def __str__(self):
         return self.args[0]
+
+
+class CallTimeoutError(_TimeoutError, TimeoutError):
+    """The call ran longer than its `timeout`; its worker was ended, and replaced.
+
+    pid, the function's name, the limit in seconds and the worker's stacks at its end (text; '' if it could not write them)
+    are attributes.
+    """
+
+    def __init__(self, message, pid=None, function=None, limit=None, stack=''):
+        super().__init__(message)
+        self.args = message, pid, function, limit, stack  # OSError would take them for others
+        self.pid = pid
+        self.function = function
+        self.limit = limit
+        self.stack = stack
+
+    def __str__(self):
+        return self.args[0]
+
+
+class CallCancelledError(ProcessError):
+    """The call was cancelled (AsyncResult.cancel)."""
 
 
 class PoolFailedError(ProcessError):
@@ -206,11 +231,38 @@ def describe_report(data):
     return f'{type_name}: {message}'
 
 
-def lost_call(function, pid, host, exitcode, end):
-    """The failure of a call whose worker ended; `end` says how in words."""
+def lost_call(function, pid, host, exitcode, end, faults):
+    """The failure of a call whose worker ended; `end` says how in words, `faults` has the workers' FaultLogs by pid."""
     name = _name(function)
     message = f'worker with pid {pid} ({host}) {end} while it ran {name}'
-    return Failure(lambda: WorkerLostError(message, pid, exitcode, name))
+    log = faults.get(pid)
+    stack = log.text() if log is not None else ''
+    return Failure(lambda: _with_stack(WorkerLostError(message, pid, exitcode, name, stack), stack))
+
+
+def pack_verdict(kind, worker, pid, limit, stack):
+    """The bytes that carry why a running call was ended; see unpack_verdict()."""
+    return pickle.dumps((kind, worker, pid, limit, stack))
+
+
+CANCELLED = pack_verdict('cancelled', None, None, None, '')  # of a call that no worker had taken
+
+
+def unpack_verdict(function, data):
+    """The failure of a call that its caller has ended."""
+    kind, worker, pid, limit, stack = pickle.loads(data)
+    name = _name(function)
+    if kind == 'cancelled':
+        where = f' while {worker} (pid {pid}) ran it' if worker else ' before it was run'
+        return Failure(lambda: CallCancelledError(f'{name} was cancelled{where}'))
+    message = f'{name} took longer than {limit:g} seconds; {worker} (pid {pid}), which ran it, was ended'
+    return Failure(lambda: _with_stack(CallTimeoutError(message, pid, name, limit, stack), stack))
+
+
+def _with_stack(error, stack):
+    if stack:
+        error.__cause__ = RemoteTraceback(_quote(stack))
+    return error
 
 
 def call_without_outcome(function, message, lost):
@@ -224,7 +276,7 @@ def call_without_outcome(function, message, lost):
 # ---- Names ------------------------------------------------------------------------------------------------
 
 # Programs and pickles know these as the standard library does.
-for _public in (RemoteTraceback, ExceptionWithTraceback, MaybeEncodingError, RemoteCallError, WorkerLostError,
+for _public in (CallCancelledError, CallTimeoutError, RemoteTraceback, ExceptionWithTraceback, MaybeEncodingError, RemoteCallError, WorkerLostError,
                 PoolFailedError, rebuild_exc):
     _public.__module__ = 'multiprocessing.pool'
 del _public

@@ -10,7 +10,8 @@ import time
 import types
 
 from .context import TimeoutError
-from .pool_outcomes import exception_of
+from .pool_outcomes import CANCELLED, CallCancelledError, exception_of
+from .pool_progress import LOOK_EVERY
 
 __all__ = ['ApplyResult', 'AsyncResult', 'MapResult', 'IMapIterator', 'IMapUnorderedIterator']
 
@@ -18,7 +19,8 @@ __all__ = ['ApplyResult', 'AsyncResult', 'MapResult', 'IMapIterator', 'IMapUnord
 class ApplyResult:
     """The result of apply_async()."""
 
-    def __init__(self, pool, calls, callback=None, error_callback=None):
+    def __init__(self, pool, calls, callback=None, error_callback=None, progress=None):
+        self._progress = progress
         self._pool = pool  # kept running until this result is there
         self._calls = calls
         self._outcome = None  # (ok, value) once received
@@ -53,6 +55,22 @@ class ApplyResult:
         if not self.ready():
             raise ValueError(f'{self!r} not ready')
         return self._outcome[0]
+
+    def cancel(self):
+        """Ends the call, or the calls of a map: those that wait are not run, and workers that run one are ended, and replaced.
+
+        get() raises CallCancelledError then.  Returns whether there was anything to end: False when all was done before.
+        Of more than 65,536 calls that wait in a pool only the newest can be kept from being run.
+        """
+        pool, calls = self._pool, self._calls
+        if pool is None or calls is None:
+            return False
+        cancelled = calls.cancel_all(CANCELLED)
+        return cancelled + pool._crew.cancel(calls) > 0
+
+    def cancelled(self):
+        """Whether cancel() ended it: get() raises CallCancelledError."""
+        return self.ready() and not self._outcome[0] and isinstance(exception_of(self._outcome[1]), CallCancelledError)
 
     def _settled(self, timeout):
         """Waits for the outcome; whether it is there."""
@@ -109,7 +127,20 @@ class MapResult(ApplyResult):
     """The result of map_async() and starmap_async(): a list, or the first exception that came."""
 
     def _await_outcome(self, timeout):
-        return self._calls.collect(timeout)
+        if self._progress is None:
+            return self._calls.collect(timeout)
+        return self._collect_and_show(timeout)
+
+    def _collect_and_show(self, timeout):
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = LOOK_EVERY if deadline is None else min(LOOK_EVERY, deadline - time.monotonic())
+            outcome = self._calls.collect(max(left, 0))
+            self._progress.update(self._calls.placed)
+            if outcome is not None:
+                self._progress.close()
+            if outcome is not None or left <= 0:
+                return outcome
 
 
 class IMapIterator:
@@ -117,10 +148,13 @@ class IMapIterator:
 
     _ordered = True
 
-    def __init__(self, pool, calls):
+    def __init__(self, pool, calls, progress=None):
         self._pool = pool
         self._calls = calls
         self._lock = threading.Lock()
+        self._progress = progress
+        self._shown = 0  # items
+        self._chunked = False  # outcomes are lists of results
 
     def __iter__(self):
         return self
@@ -133,7 +167,12 @@ class IMapIterator:
             item = self._calls.next(self._ordered, timeout) if self._calls is not None else ()
             if item == ():
                 self._calls = self._pool = None
+                if self._progress is not None:
+                    self._progress.close()
                 raise StopIteration from None
+            if self._progress is not None and item is not None:
+                self._shown += len(item[1]) if self._chunked and item[0] else 1
+                self._progress.update(self._shown)
         finally:
             self._lock.release()
         if item is None:
@@ -144,6 +183,11 @@ class IMapIterator:
         raise exception_of(value)
 
     __next__ = next
+
+    def chunked(self):
+        """The same iterator, over the items of its chunks."""
+        self._chunked = True
+        return (item for chunk in self for item in chunk)
 
 
 class IMapUnorderedIterator(IMapIterator):

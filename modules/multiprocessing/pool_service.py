@@ -1,6 +1,7 @@
 """The service thread: one a process, started with the first pool.  It notices workers that ended.
 
-It is not on the way of any call.  It waits for the workers' sentinels in poll(), without the GIL.  It ends when the
+It is not on the way of any call.  It waits for the workers' sentinels in poll(), without the GIL, and for the moment at
+which a crew has to look at its calls (pool_watch.py).  It ends when the
 last pool of the process has ended.
 """
 
@@ -75,7 +76,8 @@ class _Service:
                     return
                 crews = list(self._crews)
             sentinels = [fd for crew in crews for fd in crew.sentinels()]
-            if self._wake_fd in wait([self._wake_fd, *sentinels]):
+            pauses = [pause for crew in crews if (pause := crew.pause()) is not None]
+            if self._wake_fd in wait([self._wake_fd, *sentinels], min(pauses, default=None)):
                 self._drain()
             for crew in crews:
                 crew.maintain()

@@ -22,18 +22,18 @@ class LocalClient:
 
     # ---- The interface of _pyhost.CallClient -----------------------------------------------------------------
 
-    def call(self, function, args=(), kwds=None):
+    def call(self, function, args=(), kwds=None, limit=0, attempts=1):
         """(ok, value) of function(*args, **kwds)."""
         return self.submit(function, args, kwds).outcome()
 
-    def submit(self, function, args=(), kwds=None, notify=False):
+    def submit(self, function, args=(), kwds=None, limit=0, attempts=1, notify=False):
         """One call."""
         calls = LocalCalls(self, notify)
         calls.add(function, lambda call: call(*args, **(kwds or {})))
         calls.end()
         return calls
 
-    def submit_map(self, function, star, items, chunksize, workers, notify):
+    def submit_map(self, function, star, items, chunksize, workers, limit, attempts, notify):
         """A call for each chunk; chunksize 0: even chunks, four for each worker."""
         calls = LocalCalls(self, notify)
         chunksize = chunksize or -(-len(items) // (4 * workers)) or 1
@@ -42,7 +42,7 @@ class LocalClient:
         calls.end()
         return calls
 
-    def open_calls(self, function):
+    def open_calls(self, function, limit, attempts):
         """Calls to extend."""
         return LocalCalls(self, False)
 
@@ -81,10 +81,6 @@ class LocalClient:
         for calls in pending:
             calls.fail(Failure(lambda: PoolFailedError(reason)))
 
-    def stats(self):
-        """Threads are not measured."""
-        return []
-
     # ---- For LocalCalls and the workers ------------------------------------------------------------------------
 
     def enqueue(self, calls, index, function, how):
@@ -114,6 +110,8 @@ class LocalClient:
                 return
             calls, index, function, how = task
             del task
+            if calls.is_cancelled(index):
+                continue
             try:
                 outcome = (True, how(function))
             except Exception as error:
@@ -156,6 +154,7 @@ class LocalCalls:
         self._changed = threading.Condition()
         self._arrived = {}  # index -> outcome, in the order of arrival
         self._order = collections.deque()
+        self._taken = set()  # indices of calls that a worker has, or had, or that were cancelled
         self._left = 0
         self._is_open = True
         self._next = 0
@@ -220,7 +219,30 @@ class LocalCalls:
             self._changed.notify_all()
         self._client.forget(self)
 
+    def is_cancelled(self, index):
+        """Whether a worker is to pass this call over; if not, it is taken now."""
+        with self._changed:
+            self._taken.add(index)
+            return index in self._arrived
+
+    def cancel_all(self, verdict):
+        """Ends the calls that no worker has taken; how many."""
+        from .pool_outcomes import unpack_verdict
+        with self._changed:
+            waiting = [index for index in range(self.submitted) if index not in self._taken]
+            for index in waiting:
+                self._taken.add(index)
+        for index in waiting:
+            self.arrive(index, (False, unpack_verdict('the call', verdict)))
+        return len(waiting)
+
     # ---- Waiting ---------------------------------------------------------------------------------------------
+
+    @property
+    def placed(self):
+        """Items of a map that are done."""
+        with self._changed:
+            return sum(len(value) for ok, value in self._arrived.values() if ok)
 
     def _is_finished(self):
         return self._failure is not None or (self._left == 0 and not self._is_open)
@@ -314,6 +336,14 @@ class ThreadCrew:
 
     def maintain(self):
         """Threads do not die."""
+
+    def cancel(self, calls):
+        """A thread cannot be ended."""
+        return 0
+
+    def stats(self):
+        """Threads are not measured."""
+        return []
 
     def close(self):
         """The threads end when all calls are done."""

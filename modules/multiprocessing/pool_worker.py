@@ -5,11 +5,13 @@ from . import util
 __all__ = ['worker']
 
 
-def worker(server, initializer=None, initargs=(), maxtasks=None):
-    """Serves the calls of a pool until it is closed, or `maxtasks` calls are done."""
+def worker(server, initializer=None, initargs=(), maxtasks=None, log=None, max_memory=None):
+    """Serves the calls of a pool until it is closed, `maxtasks` calls are done, or `max_memory` bytes are exceeded."""
+    if log is not None:
+        log.install()
     if initializer is not None:
         _initialize(server, initializer, initargs)
-    served = server.run(maxtasks or 0)
+    served = server.run(maxtasks or 0, max_memory=max_memory or 0)
     util.debug('worker exiting after %d tasks', served)
 
 
@@ -17,7 +19,8 @@ def _initialize(server, initializer, initargs):
     try:
         initializer(*initargs)
     except Exception as error:
-        # Told to the caller as well, who gives up when no worker can begin.
+        # Told to the caller, who gives up when no worker can begin; printed by the first of the pool's workers only.
         from . import pool_outcomes
-        server.report(pool_outcomes.pack_exception(error))
-        raise
+        if server.report(pool_outcomes.pack_exception(error)):
+            raise
+        raise SystemExit(1) from None

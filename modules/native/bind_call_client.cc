@@ -1,5 +1,7 @@
 // _pyhost.CallClient: the caller's end of a pool.  What it submits is a Calls object (bind_calls.cc).
 
+#include <algorithm>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -39,7 +41,9 @@ PyObject* New(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   PyObject* module = PyType_GetModuleByDef(type, &kModuleDef);
   PyObject* self = module == nullptr ? nullptr : type->tp_alloc(type, 0);
   if (self == nullptr) return nullptr;
-  reinterpret_cast<ClientObject*>(self)->state = new ClientState{StateOfModule(module), *std::move(client), {}};
+  reinterpret_cast<ClientObject*>(self)->state = new ClientState{StateOfModule(module), *std::move(client), {}, {}};
+  AsClient(self)->faults = PyRef::Steal(PyDict_New());
+  if (!AsClient(self)->faults) Py_CLEAR(self);
   return self;
 }
 
@@ -68,11 +72,41 @@ PyRef PackArguments(PyObject* args, PyObject* kwds) {
   return PyRef::Steal(PyTuple_Pack(2, tuple.get(), none ? Py_None : kwds));
 }
 
-PyObject* SubmitApply(PyObject* self, PyObject* callable, PyObject* args, PyObject* kwds, bool notify) {
+// The arguments of call() and submit(): function, args, kwds, limit, attempts.
+struct Application {
+  PyObject* callable = nullptr;
+  PyObject* args = nullptr;
+  PyObject* kwds = nullptr;
+  CallOptions options;
+};
+
+bool ParseOptions(PyObject* limit, PyObject* attempts, CallOptions* options) {
+  const unsigned long limit_millis = limit == nullptr ? 0 : PyLong_AsUnsignedLong(limit);
+  const unsigned long times = attempts == nullptr ? 1 : PyLong_AsUnsignedLong(attempts);
+  if (PyErr_Occurred()) return false;
+  options->limit_millis = static_cast<uint32_t>(std::min<unsigned long>(limit_millis, UINT32_MAX));
+  options->attempts = static_cast<uint32_t>(std::min<unsigned long>(times, UINT32_MAX));
+  return true;
+}
+
+bool ParseApplication(const char* name, PyObject* const* args, Py_ssize_t count, Py_ssize_t most,
+                      Application* application) {
+  if (count < 1 || count > most) {
+    PyErr_Format(PyExc_TypeError, "%s() takes 1 to %zd arguments, not %zd", name, most, count);
+    return false;
+  }
+  application->callable = args[0];
+  if (count > 1) application->args = args[1];
+  if (count > 2) application->kwds = args[2];
+  return ParseOptions(count > 3 ? args[3] : nullptr, count > 4 ? args[4] : nullptr, &application->options);
+}
+
+PyObject* SubmitApply(PyObject* self, const Application& application, bool notify) {
   return WithClient(self, [&](CallClient& client) -> PyObject* {
-    PyRef arguments = PackArguments(args, kwds);
+    PyObject* const callable = application.callable;
+    PyRef arguments = PackArguments(application.args, application.kwds);
     if (!arguments) return nullptr;
-    PyRef calls = PyRef::Steal(NewCalls(self, callable, notify, false));
+    PyRef calls = PyRef::Steal(NewCalls(self, callable, {.notify = notify}, application.options));
     if (!calls) return nullptr;
     CallsState* state = AsCalls(calls.get());
     if (SubmitOne(state, &client, callable, CallKind::kCall, arguments.get())) return calls.release();
@@ -81,23 +115,17 @@ PyObject* SubmitApply(PyObject* self, PyObject* callable, PyObject* args, PyObje
   });
 }
 
-bool CheckCount(const char* name, Py_ssize_t count, Py_ssize_t least, Py_ssize_t most) {
-  if (count >= least && count <= most) return true;
-  PyErr_Format(PyExc_TypeError, "%s() takes %zd to %zd arguments, not %zd", name, least, most, count);
-  return false;
-}
-
 PyObject* Submit(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  if (!CheckCount("submit", count, 1, 4)) return nullptr;
-  const int notify = count > 3 ? PyObject_IsTrue(args[3]) : 0;
-  if (notify < 0) return nullptr;
-  return SubmitApply(self, args[0], count > 1 ? args[1] : nullptr, count > 2 ? args[2] : nullptr, notify != 0);
+  Application application;
+  if (!ParseApplication("submit", args, count, 6, &application)) return nullptr;
+  const int notify = count > 5 ? PyObject_IsTrue(args[5]) : 0;
+  return notify < 0 ? nullptr : SubmitApply(self, application, notify != 0);
 }
 
 PyObject* Call(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-  if (!CheckCount("call", count, 1, 3)) return nullptr;
-  PyRef calls = PyRef::Steal(
-      SubmitApply(self, args[0], count > 1 ? args[1] : nullptr, count > 2 ? args[2] : nullptr, false));
+  Application application;
+  if (!ParseApplication("call", args, count, 5, &application)) return nullptr;
+  PyRef calls = PyRef::Steal(SubmitApply(self, application, false));
   if (!calls) return nullptr;
   return WithClient(self, [&](CallClient& client) {
     return AwaitOutcome(client, *AsCalls(calls.get()), Deadline::Never());
@@ -111,13 +139,16 @@ PyRef NewResults(Py_ssize_t length) {
   return results;
 }
 
-// submit_map(function, star, items, chunksize, workers, notify): chunksize 0 = guided.
+// submit_map(function, star, items, chunksize, workers, limit, attempts, notify): chunksize 0 = guided.
 PyObject* SubmitMap(PyObject* self, PyObject* args) {
   Task task;
-  PyObject* items = nullptr;
+  PyObject *items = nullptr, *limit = nullptr, *attempts = nullptr;
   int star = 0, notify = 0;
   Py_ssize_t chunk_size = 0, workers = 1;
-  if (!PyArg_ParseTuple(args, "OpOnnp:submit_map", &task.callable, &star, &items, &chunk_size, &workers, &notify)) {
+  CallOptions options;
+  if (!PyArg_ParseTuple(args, "OpOnnOOp:submit_map", &task.callable, &star, &items, &chunk_size, &workers, &limit,
+                        &attempts, &notify) ||
+      !ParseOptions(limit, attempts, &options)) {
     return nullptr;
   }
   task.star = star != 0;
@@ -125,7 +156,7 @@ PyObject* SubmitMap(PyObject* self, PyObject* args) {
   return WithClient(self, [&](CallClient& client) -> PyObject* {
     const Py_ssize_t length = PySequence_Size(items);
     if (length < 0) return nullptr;
-    PyRef calls = PyRef::Steal(NewCalls(self, task.callable, notify != 0, true));
+    PyRef calls = PyRef::Steal(NewCalls(self, task.callable, {.notify = notify != 0, .open = true}, options));
     if (!calls) return nullptr;
     CallsState* state = AsCalls(calls.get());
     state->bounds = SplitLength(length, chunk_size, workers);
@@ -137,8 +168,14 @@ PyObject* SubmitMap(PyObject* self, PyObject* args) {
   });
 }
 
-PyObject* OpenCalls(PyObject* self, PyObject* callable) {
-  return WithClient(self, [&](CallClient&) { return NewCalls(self, callable, false, true); });
+PyObject* OpenCalls(PyObject* self, PyObject* args) {
+  PyObject *callable = nullptr, *limit = nullptr, *attempts = nullptr;
+  CallOptions options;
+  if (!PyArg_ParseTuple(args, "OOO:open_calls", &callable, &limit, &attempts) ||
+      !ParseOptions(limit, attempts, &options)) {
+    return nullptr;
+  }
+  return WithClient(self, [&](CallClient&) { return NewCalls(self, callable, {.open = true}, options); });
 }
 
 PyObject* WaitForRoom(PyObject* self, PyObject* args) {
@@ -149,6 +186,53 @@ PyObject* WaitForRoom(PyObject* self, PyObject* args) {
     const absl::Status status = client.WaitForRoom(calls, gil.Until(Deadline::Never()));
     if (!status.ok()) return SetError(status);
     Py_RETURN_NONE;
+  });
+}
+
+PyObject* WaitOutstanding(PyObject* self, PyObject*) {
+  return WithClient(self, [&](CallClient& client) -> PyObject* {
+    GilWait gil;
+    const absl::Status status = client.WaitForOutstanding(gil.Until(Deadline::Never()));
+    if (!status.ok()) return SetError(status);
+    Py_RETURN_NONE;
+  });
+}
+
+// ---- Running calls --------------------------------------------------------------------------------------------------
+
+// overdue() -> ([(host, call, limit)], seconds until the next or None)
+PyObject* FindOverdue(PyObject* self, PyObject*) {
+  return WithClient(self, [](CallClient& client) -> PyObject* {
+    const Overdue overdue = client.FindOverdue();
+    PyRef calls = PyRef::Steal(PyList_New(0));
+    for (const Overdue::Call& call : overdue.calls) {
+      PyRef one = PyRef::Steal(Py_BuildValue("(IKd)", call.worker.value(),
+                                             static_cast<unsigned long long>(call.call.value()),
+                                             absl::ToDoubleSeconds(call.limit)));
+      if (!calls || !one || PyList_Append(calls.get(), one.get()) < 0) return nullptr;
+    }
+    if (overdue.next == absl::InfiniteDuration()) return Py_BuildValue("(NO)", calls.release(), Py_None);
+    return Py_BuildValue("(Nd)", calls.release(), absl::ToDoubleSeconds(overdue.next));
+  });
+}
+
+PyObject* Condemn(PyObject* self, PyObject* args) {
+  unsigned int host = 0;
+  unsigned long long call = 0;
+  if (!PyArg_ParseTuple(args, "IK:condemn", &host, &call)) return nullptr;
+  return WithClient(self, [&](CallClient& client) {
+    return PyBool_FromLong(client.Condemn(HostId::FromValue(host), CallId::FromValue(call)));
+  });
+}
+
+PyObject* Conclude(PyObject* self, PyObject* args) {
+  unsigned long long call = 0;
+  const char* verdict = nullptr;
+  Py_ssize_t size = 0;
+  if (!PyArg_ParseTuple(args, "Ky#:conclude", &call, &verdict, &size)) return nullptr;
+  return WithClient(self, [&](CallClient& client) {
+    return PyBool_FromLong(client.Conclude(CallId::FromValue(call), absl::CancelledError("the call was cancelled"),
+                                           std::string(verdict, static_cast<size_t>(size))));
   });
 }
 
@@ -192,6 +276,8 @@ PyObject* EndClient(PyObject* self, PyObject* reason) {
   });
 }
 
+PyObject* GetFaults(PyObject* self, void*) { return Py_NewRef(AsClient(self)->faults.get()); }
+
 // ---- Figures --------------------------------------------------------------------------------------------------------
 
 double Seconds(uint64_t nanos) { return static_cast<double>(nanos) * 1e-9; }
@@ -199,8 +285,8 @@ double Seconds(uint64_t nanos) { return static_cast<double>(nanos) * 1e-9; }
 PyRef DictOf(const WorkerFigures& figures) {
   using Number = unsigned long long;
   return PyRef::Steal(Py_BuildValue(
-      "{s:I,s:K,s:d,s:d,s:K,s:K,s:K,s:d}", "host", figures.worker.value(), "calls", Number{figures.calls}, "busy",
-      Seconds(figures.busy_nanos), "waiting", Seconds(figures.waiting_nanos), "bytes_in", Number{figures.bytes_in},
+      "{s:I,s:K,s:d,s:d,s:d,s:K,s:K,s:K,s:d}", "host", figures.worker.value(), "calls", Number{figures.calls}, "busy",
+      Seconds(figures.busy_nanos), "pickling", Seconds(figures.pickling_nanos), "waiting", Seconds(figures.waiting_nanos), "bytes_in", Number{figures.bytes_in},
       "bytes_out", Number{figures.bytes_out}, "call", Number{figures.in_hand.value()}, "running",
       Seconds(figures.running_nanos)));
 }
@@ -253,12 +339,21 @@ PyObject* Server(PyObject* self, void*) {
 // ---- The type -------------------------------------------------------------------------------------------------------
 
 PyMethodDef kMethods[] = {
-    {"call", AsMethod(Call), METH_FASTCALL, "call(function, args=(), kwds=None) -> (ok, value)"},
+    {"call", AsMethod(Call), METH_FASTCALL,
+     "call(function, args=(), kwds=None, limit=0, attempts=1) -> (ok, value)\n\nlimit: milliseconds that the function may run "
+     "(each item, of several), 0 for ever; attempts: how often a call may run that is lost with its worker."},
     {"submit", AsMethod(Submit), METH_FASTCALL,
-     "submit(function, args=(), kwds=None, notify=False) -> Calls"},
+     "submit(function, args=(), kwds=None, limit=0, attempts=1, notify=False) -> Calls"},
     {"submit_map", SubmitMap, METH_VARARGS,
-     "submit_map(function, star, items, chunksize, workers, notify) -> Calls\n\nchunksize 0: guided by `workers`."},
-    {"open_calls", OpenCalls, METH_O, "open_calls(function) -> Calls to extend"},
+     "submit_map(function, star, items, chunksize, workers, limit, attempts, notify) -> Calls\n\nchunksize 0: guided by `workers`."},
+    {"open_calls", OpenCalls, METH_VARARGS, "open_calls(function, limit, attempts) -> Calls to extend"},
+    {"wait_outstanding", WaitOutstanding, METH_NOARGS, "wait_outstanding(): waits until every call has an outcome"},
+    {"overdue", FindOverdue, METH_NOARGS,
+     "overdue() -> ([(host, call, limit in seconds)] of calls that run longer than they may, seconds until the next)"},
+    {"condemn", Condemn, METH_VARARGS,
+     "condemn(host, call) -> does the worker run this call, and will not answer it?  End the worker, then conclude()."},
+    {"conclude", Conclude, METH_VARARGS,
+     "conclude(call, verdict) -> is the verdict (pool_outcomes.pack_verdict) the outcome of the condemned call?"},
     {"wait_finished", WaitFinished, METH_NOARGS,
      "wait_finished() -> keys of submissions with `notify` that finished; None when there is nothing to wait for"},
     {"wait_for_room", WaitForRoom, METH_VARARGS,
@@ -279,6 +374,7 @@ PyGetSetDef kProperties[] = {
     {"server", Server, nullptr, "a CallServer for a new worker", nullptr},
     {"outstanding", NumberOf<&CallClient::outstanding>, nullptr, "calls that have not arrived", nullptr},
     {"unanswered", NumberOf<&CallClient::unanswered>, nullptr, "calls submitted that were neither answered nor cancelled", nullptr},
+    {"faults", GetFaults, nullptr, "dict for pool_faults: host in words -> fault of its worker", nullptr},
     {"queued", NumberOf<&CallClient::queued>, nullptr, "calls that no worker has taken", nullptr},
     {"answered", NumberOf<&CallClient::answered>, nullptr, "replies of any kind since the pool began", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},

@@ -15,6 +15,7 @@
 #include "modules/native/shared_object.h"
 #include "modules/native/status.h"
 #include "runtime/broker/call_server.h"
+#include "runtime/os/process.h"
 #include "runtime/segment/object_table.h"
 
 namespace pyhost::native {
@@ -24,31 +25,40 @@ absl::string_view AsText(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+struct WorkerOptions {
+  unsigned long long max_calls = 0;   // then the worker ends; 0 = no limit
+  unsigned long long max_memory = 0;  // bytes: the worker ends after a call that leaves it larger; 0 = no limit
+  // Whatever a call raises, SystemExit too, is its outcome and does not end the worker; and what kept its arguments from
+  // being read, or its result from being sent, is told as such (an executor's way).
+  bool contain = false;
+};
+
 // Serves the calls of one pool on one thread.
 class Worker {
  public:
-  // `contain`: whatever a call raises, SystemExit too, is its outcome and does not end the worker; and what kept its
-  // arguments from being read, or its result from being sent, is told as such (an executor's way).
-  Worker(ModuleState* state, Session* session, CallServer& server, bool contain)
-      : state_(state), session_(session), server_(server), contain_(contain) {}
+  Worker(ModuleState* state, Session* session, CallServer& server, const WorkerOptions& options)
+      : state_(state), session_(session), server_(server), options_(options), contain_(options.contain) {}
 
-  // Serves until the pool ends or `max_calls` (0 = no limit) are done; false with a Python error.
-  bool Run(unsigned long long max_calls);
+  // Serves until the pool ends or a limit is reached; false with a Python error.
+  bool Run();
   unsigned long long served() const { return served_; }
 
  private:
   enum class Taken { kCall, kEnd, kError };
   Taken Take(Message* message);
   bool BeginCall();
+  bool ReachedLimit() const;
   bool Serve(Message message);
   // Null with a Python error; *decoded: the error is the function's, not one of reading the call.
   PyRef Execute(Message message, bool* decoded);
   // The callable and its arguments; false with a Python error.
-  bool Decode(Message message, CallKind* kind, PyRef* function, PyRef* arguments);
+  bool Decode(Message message, CallView* call, PyRef* function, PyRef* arguments);
   PyRef LoadFunction(const CallView& call, const Message& message);
   static bool Split(PyRef both, PyRef* function, PyRef* arguments);
   PyRef Loads(std::span<const std::byte> pickle);
-  static PyRef Apply(CallKind kind, PyObject* function, PyObject* arguments);
+  PyRef Apply(const CallView& call, PyObject* function, PyObject* arguments);
+  PyRef MapOver(const CallView& call, PyObject* function, PyObject* items);
+  bool Sent(const absl::Status& status);
   bool ReplyValue(PyObject* value);
   bool ReplyError(PyRef packed);
   bool ReplyException(PyRef exception);
@@ -59,11 +69,13 @@ class Worker {
   ModuleState* const state_;
   Session* const session_;
   CallServer& server_;
+  const WorkerOptions options_;
   const bool contain_;
   absl::flat_hash_map<std::string, PyRef> globals_;  // by pickle
   PyRef loads_;         // _pickle.loads
   std::string scalar_;  // the reply being built
   unsigned long long served_ = 0;
+  bool unwanted_ = false;  // the caller has condemned the call in hand, and with it this worker
 };
 
 // ---- Taking ---------------------------------------------------------------------------------------------------------
@@ -93,8 +105,13 @@ bool Worker::BeginCall() {
   return true;
 }
 
-bool Worker::Run(unsigned long long max_calls) {
-  while (max_calls == 0 || served_ < max_calls) {
+bool Worker::ReachedLimit() const {
+  return unwanted_ || (options_.max_calls != 0 && served_ >= options_.max_calls) ||
+         (options_.max_memory != 0 && served_ != 0 && PrivateMemoryBytes() > options_.max_memory);
+}
+
+bool Worker::Run() {
+  while (!ReachedLimit()) {
     Message message;
     switch (Take(&message)) {
       case Taken::kEnd:
@@ -125,28 +142,32 @@ bool Worker::Serve(Message message) {
 // ---- Running --------------------------------------------------------------------------------------------------------
 
 PyRef Worker::Execute(Message message, bool* decoded) {
-  CallKind kind{};
+  CallView call;
   PyRef function, arguments;
-  *decoded = Decode(std::move(message), &kind, &function, &arguments);
+  *decoded = Decode(std::move(message), &call, &function, &arguments);
   if (!*decoded) return {};
-  return Apply(kind, function.get(), arguments.get());
+  server_.Begin(call.limit_millis);
+  PyRef result = Apply(call, function.get(), arguments.get());
+  server_.End();
+  return result;
 }
 
-bool Worker::Decode(Message message, CallKind* kind, PyRef* function, PyRef* arguments) {
+bool Worker::Decode(Message message, CallView* parsed, PyRef* function, PyRef* arguments) {
   const absl::StatusOr<CallView> call = ParseCall(message.payload());
   if (!call.ok()) {
     SetError(call.status());
     return false;
   }
-  *kind = call->kind;
+  *parsed = *call;  // Of which only what is no view is used later.
+  const Buffers buffers = (call->flags & kMayRunAgain) != 0 ? Buffers::kPrivate : Buffers::kShared;
   if ((call->flags & kFunctionInside) != 0) {
-    return Split(PyRef::Steal(Unpickle(state_, std::move(message), call->arguments)), function, arguments);
+    return Split(PyRef::Steal(Unpickle(state_, std::move(message), call->arguments, buffers)), function, arguments);
   }
   *function = LoadFunction(*call, message);
   if (!*function) return false;
   *arguments = PyRef::Steal(ReadScalarPickle(call->arguments));
   if (!*arguments && !PyErr_Occurred()) {
-    *arguments = PyRef::Steal(Unpickle(state_, std::move(message), call->arguments));
+    *arguments = PyRef::Steal(Unpickle(state_, std::move(message), call->arguments, buffers));
   }
   return static_cast<bool>(*arguments);
 }
@@ -223,12 +244,14 @@ PyRef MapOverList(PyObject* function, PyObject* items) {
   return results;
 }
 
-PyRef MapOver(PyObject* function, PyObject* items, bool star) {
-  if (!star && PyList_CheckExact(items)) return MapOverList(function, items);
+PyRef Worker::MapOver(const CallView& call, PyObject* function, PyObject* items) {
+  const bool star = call.kind == CallKind::kStarMap, limited = call.limit_millis != 0;
+  if (!star && !limited && PyList_CheckExact(items)) return MapOverList(function, items);
   PyRef iterator = PyRef::Steal(PyObject_GetIter(items));
   PyRef results = PyRef::Steal(PyList_New(0));
   if (!iterator || !results) return {};
   while (PyRef item = PyRef::Steal(PyIter_Next(iterator.get()))) {
+    if (limited) server_.BeginItem();
     PyRef result = star ? CallStar(function, item.get(), nullptr)
                         : PyRef::Steal(PyObject_CallOneArg(function, item.get()));
     if (!result || PyList_Append(results.get(), result.get()) < 0) return {};
@@ -236,16 +259,15 @@ PyRef MapOver(PyObject* function, PyObject* items, bool star) {
   return PyErr_Occurred() ? PyRef() : std::move(results);
 }
 
-PyRef Worker::Apply(CallKind kind, PyObject* function, PyObject* arguments) {
-  switch (kind) {
+PyRef Worker::Apply(const CallView& call, PyObject* function, PyObject* arguments) {
+  switch (call.kind) {
     case CallKind::kOne:
       return PyRef::Steal(PyObject_CallOneArg(function, arguments));
     case CallKind::kStar:
       return CallStar(function, arguments, nullptr);
     case CallKind::kMap:
-      return MapOver(function, arguments, false);
     case CallKind::kStarMap:
-      return MapOver(function, arguments, true);
+      return MapOver(call, function, arguments);
     case CallKind::kCall:
       break;
   }
@@ -269,9 +291,15 @@ bool Worker::ReplyValue(PyObject* value) {
     }
     status = server_.Reply(ReplyKind::kValue, pickled.parts(), pickled.handles());
   }
-  if (status.ok()) return true;
+  if (Sent(status)) return true;
   SetError(status);  // No memory for the result: its call fails.
   return ReplyException(TakeException());
+}
+
+// Whether this call needs no other answer.
+bool Worker::Sent(const absl::Status& status) {
+  unwanted_ = unwanted_ || absl::IsAborted(status);
+  return status.ok() || unwanted_;
 }
 
 bool Worker::ReplyUnsendable(PyRef exception, PyObject* value) {
@@ -295,7 +323,7 @@ bool Worker::ReplyError(PyRef packed) {
   const auto part = std::as_bytes(
       std::span(PyBytes_AS_STRING(packed.get()), static_cast<size_t>(PyBytes_GET_SIZE(packed.get()))));
   const absl::Status status = server_.Reply(ReplyKind::kError, {&part, 1}, {});
-  if (status.ok()) return true;
+  if (Sent(status)) return true;
   SetError(status);
   return false;
 }
@@ -315,20 +343,22 @@ bool Worker::EndBy(PyRef exception) {
 // ---- The type -------------------------------------------------------------------------------------------------------
 
 PyObject* Run(PyObject* self, PyObject* args, PyObject* kwargs) {
-  static const char* const kKeywords[] = {"max_calls", "contain", nullptr};
-  unsigned long long max_calls = 0;
+  static const char* const kKeywords[] = {"max_calls", "contain", "max_memory", nullptr};
+  WorkerOptions options;
   int contain = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|Kp:run", const_cast<char**>(kKeywords), &max_calls, &contain)) {
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|KpK:run", const_cast<char**>(kKeywords), &options.max_calls, &contain,
+                                   &options.max_memory)) {
     return nullptr;
   }
+  options.contain = contain != 0;
   Session* session = RequireSession();
   ModuleState* state = GetState();
   if (session == nullptr || state == nullptr) return nullptr;
   absl::StatusOr<std::unique_ptr<CallServer>> server =
       CallServer::Open(session->segment(), session->me(), reinterpret_cast<SharedObject*>(self)->handle);
   if (!server.ok()) return SetError(server.status());
-  Worker worker(state, session, **server, contain != 0);
-  return worker.Run(max_calls) ? PyLong_FromUnsignedLongLong(worker.served()) : nullptr;
+  Worker worker(state, session, **server, options);
+  return worker.Run() ? PyLong_FromUnsignedLongLong(worker.served()) : nullptr;
 }
 
 PyObject* Report(PyObject* self, PyObject* args) {
@@ -340,16 +370,18 @@ PyObject* Report(PyObject* self, PyObject* args) {
   absl::StatusOr<std::unique_ptr<CallServer>> server =
       CallServer::Open(session->segment(), session->me(), reinterpret_cast<SharedObject*>(self)->handle);
   if (!server.ok()) return SetError(server.status());
-  const absl::Status status = (*server)->Report(std::as_bytes(std::span(data, static_cast<size_t>(size))));
-  if (!status.ok()) return SetError(status);
-  Py_RETURN_NONE;
+  bool first = false;
+  const absl::Status status = (*server)->Report(std::as_bytes(std::span(data, static_cast<size_t>(size))), &first);
+  return status.ok() ? PyBool_FromLong(first) : SetError(status);
 }
 
 PyMethodDef kMethods[] = {
     {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(Run)), METH_VARARGS | METH_KEYWORDS,
-     "run(max_calls=0, contain=False) -> calls served\n\nServes calls until the pool ends, or max_calls (0: no limit) "
-     "were served.  contain: whatever a call raises is its outcome; SystemExit too."},
-    {"report", Report, METH_VARARGS, "report(data): tells the caller why this worker cannot begin"},
+     "run(max_calls=0, contain=False, max_memory=0) -> calls served\n\nServes calls until the pool ends, max_calls (0: no "
+     "limit) were served, or a call left the process with more than max_memory bytes of its own.  contain: whatever a call "
+     "raises is its outcome; SystemExit too."},
+    {"report", Report, METH_VARARGS,
+     "report(data) -> is this worker the first of its pool?\n\nTells the caller why this worker cannot begin."},
     {"__reduce__", ReduceShared, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };

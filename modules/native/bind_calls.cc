@@ -20,6 +20,8 @@ constexpr size_t kArrivalsAtOnce = 64;
 
 CallClient* ClientOf(PyObject* self) { return UseClient(AsCalls(self)->owner.get()); }
 
+CallId FirstOf(const CallsState& calls) { return calls.ids.empty() ? CallId() : calls.ids.front().first; }
+
 // The methods and getters below do `act(client, calls)`, unless the client may not be used: then null with an error.
 template <typename Act>
 PyObject* WithClient(PyObject* self, Act act) {
@@ -139,6 +141,9 @@ bool PlaceArrival(CallsState& calls, Arrival arrival) {
   const uint64_t index = arrival.index;
   Outcome outcome;
   if (!Decode(&calls, std::move(arrival), &outcome)) return false;
+  if (index + 1 < calls.bounds.size()) {
+    calls.placed += static_cast<uint64_t>(calls.bounds[index + 1] - calls.bounds[index]);
+  }
   if (outcome.ok) return index + 1 >= calls.bounds.size() || PlaceResults(calls, index, outcome.value.get());
   if (!calls.failure) calls.failure = std::move(outcome.value);
   return true;
@@ -256,12 +261,42 @@ PyObject* End(PyObject* self, PyObject*) {
 
 PyObject* Cancel(PyObject* self, PyObject*) {
   return WithClient(
-      self, [](CallClient& client, CallsState& calls) { return PyBool_FromLong(client.Cancel(calls.first)); });
+      self, [](CallClient& client, CallsState& calls) { return PyBool_FromLong(client.Cancel(FirstOf(calls))); });
+}
+
+// cancel_all(verdict)
+PyObject* CancelAll(PyObject* self, PyObject* verdict) {
+  char* bytes = nullptr;
+  Py_ssize_t size = 0;
+  if (PyBytes_AsStringAndSize(verdict, &bytes, &size) < 0) return nullptr;
+  return WithClient(self, [&](CallClient& client, CallsState& calls) {
+    unsigned long long cancelled = 0;
+    const std::string text(bytes, static_cast<size_t>(size));
+    for (const auto& [first, count] : calls.ids) cancelled += client.CancelRange(first, count, text);
+    return PyLong_FromUnsignedLongLong(cancelled);
+  });
+}
+
+// running(): [(host, call)]
+PyObject* Running(PyObject* self, PyObject*) {
+  return WithClient(self, [](CallClient& client, CallsState& calls) -> PyObject* {
+    PyRef list = PyRef::Steal(PyList_New(0));
+    for (const WorkerFigures& figures : client.Figures()) {
+      const uint64_t call = figures.in_hand.value();
+      const bool ours = std::any_of(calls.ids.begin(), calls.ids.end(), [&](const auto& range) {
+        return call - range.first.value() < range.second;
+      });
+      if (call == 0 || !ours) continue;
+      PyRef pair = PyRef::Steal(Py_BuildValue("(IK)", figures.worker.value(), static_cast<unsigned long long>(call)));
+      if (!list || !pair || PyList_Append(list.get(), pair.get()) < 0) return nullptr;
+    }
+    return list.release();
+  });
 }
 
 PyObject* IsTaken(PyObject* self, PyObject*) {
   return WithClient(
-      self, [](CallClient& client, CallsState& calls) { return PyBool_FromLong(client.Taken(calls.first)); });
+      self, [](CallClient& client, CallsState& calls) { return PyBool_FromLong(client.Taken(FirstOf(calls))); });
 }
 
 PyObject* Notify(PyObject* self, PyObject*) {
@@ -274,19 +309,23 @@ PyObject* Notify(PyObject* self, PyObject*) {
 // ---- The type -------------------------------------------------------------------------------------------------------
 
 PyObject* Key(PyObject* self, void*) { return PyLong_FromVoidPtr(AsCalls(self)->group.get()); }
+PyObject* Placed(PyObject* self, void*) { return PyLong_FromUnsignedLongLong(AsCalls(self)->placed); }
 PyObject* Submitted(PyObject* self, void*) { return PyLong_FromUnsignedLongLong(AsCalls(self)->submitted); }
 PyObject* Taken(PyObject* self, void*) {
   PyObject* outcome = AsCalls(self)->outcome.get();
   return Py_NewRef(outcome == nullptr ? Py_None : outcome);
 }
 PyObject* FunctionName(PyObject* self, void*) { return Py_NewRef(AsCalls(self)->function_name.get()); }
-PyObject* First(PyObject* self, void*) { return PyLong_FromUnsignedLongLong(AsCalls(self)->first.value()); }
+PyObject* First(PyObject* self, void*) { return PyLong_FromUnsignedLongLong(FirstOf(*AsCalls(self)).value()); }
 
 PyMethodDef kMethods[] = {
     {"take", Take, METH_NOARGS,
      "take() -> (ending, value) of a single call that has arrived, None when it has not or somebody took it\n\n"
      "What unpickling raised (and no Exception is) it raises; `taken` has it then, too."},
     {"drop", Drop, METH_NOARGS, "drop(): forgets what take() gave"},
+    {"cancel_all", CancelAll, METH_O,
+     "cancel_all(verdict) -> how many calls no worker will run now: their outcome is the verdict (pool_outcomes)"},
+    {"running", Running, METH_NOARGS, "running() -> [(host, call)] of those in the hands of workers"},
     {"cancel", Cancel, METH_NOARGS, "cancel() -> was the single call kept from being run?"},
     {"is_taken", IsTaken, METH_NOARGS, "is_taken() -> did a worker take the single call?"},
     {"notify", Notify, METH_NOARGS, "notify(): CallClient.wait_finished() is to name these calls"},
@@ -307,6 +346,7 @@ PyGetSetDef kProperties[] = {
     {"taken", Taken, nullptr, "what take() returned, None before", nullptr},
     {"function", FunctionName, nullptr, "what messages call the function", nullptr},
     {"first", First, nullptr, "the number of the first call, as in CallClient.stats()", nullptr},
+    {"placed", Placed, nullptr, "items of a map whose outcome collect() has seen", nullptr},
     {"submitted", Submitted, nullptr, "number of calls so far", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
@@ -323,7 +363,7 @@ PyType_Spec kSpec = {"_pyhost.Calls", sizeof(CallsObject), 0,
 
 }  // namespace
 
-PyObject* NewCalls(PyObject* client, PyObject* callable, bool notify, bool open) {
+PyObject* NewCalls(PyObject* client, PyObject* callable, GroupOptions group, const CallOptions& options) {
   auto* type = reinterpret_cast<PyTypeObject*>(AsClient(client)->module->calls_type.get());
   PyRef self = PyRef::Steal(type->tp_alloc(type, 0));
   if (!self) return nullptr;
@@ -331,7 +371,8 @@ PyObject* NewCalls(PyObject* client, PyObject* callable, bool notify, bool open)
   reinterpret_cast<CallsObject*>(self.get())->state = state;
   state->owner = PyRef::Borrow(client);
   state->function_name = NameOf(AsClient(client), callable);
-  state->group = AsClient(client)->client->NewGroup(notify, open);
+  state->group = AsClient(client)->client->NewGroup(group.notify, group.open);
+  state->options = options;
   return self.release();
 }
 

@@ -6,6 +6,7 @@
 #include "modules/native/session_access.h"
 #include "modules/native/shared_object.h"
 #include "modules/native/status.h"
+#include "runtime/os/memory_file.h"
 #include "runtime/segment/handle_refs.h"
 #include "runtime/segment/object_table.h"
 
@@ -16,6 +17,7 @@ struct MemoryObject {
   SharedObject head;
   bool readonly;
   std::span<std::byte> block;  // set by the first use; the segment stays mapped as long as the process lives
+  PrivateMapping* copy;        // where `block` lies, of a private one
 };
 
 MemoryObject* AsMemory(PyObject* self) { return reinterpret_cast<MemoryObject*>(self); }
@@ -31,6 +33,11 @@ bool FindBlock(MemoryObject* self) {
   }
   self->block = *block;
   return true;
+}
+
+void Dealloc(PyObject* self) {
+  delete AsMemory(self)->copy;
+  DeallocShared(self);
 }
 
 PyObject* New(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
@@ -87,7 +94,7 @@ PyType_Slot kSlots[] = {
                                   "Contents start undefined.  Shared with a child or through a queue by pickling;\n"
                                   "freed when no process has it any more.")},
     {Py_tp_new, reinterpret_cast<void*>(New)},
-    {Py_tp_dealloc, reinterpret_cast<void*>(DeallocShared)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(Dealloc)},
     {Py_tp_repr, reinterpret_cast<void*>(ReprShared)},
     {Py_tp_methods, kMethods},
     {Py_sq_length, reinterpret_cast<void*>(Length)},
@@ -105,6 +112,17 @@ PyObject* NewMemory(ModuleState* state, Handle handle, bool readonly) {
   if (!self || !AttachHandle(&AsMemory(self.get())->head, handle)) return nullptr;
   AsMemory(self.get())->readonly = readonly;
   return FindBlock(AsMemory(self.get())) ? self.release() : nullptr;
+}
+
+PyObject* NewPrivateMemory(ModuleState* state, Handle handle, bool readonly) {
+  PyRef self = PyRef::Steal(NewMemory(state, handle, readonly));
+  Session* session = self ? RequireSession() : nullptr;
+  if (session == nullptr) return nullptr;
+  absl::StatusOr<PrivateMapping> copy = session->segment().MapPrivately(AsMemory(self.get())->block);
+  if (!copy.ok()) return SetError(copy.status());
+  AsMemory(self.get())->copy = new PrivateMapping(*std::move(copy));
+  AsMemory(self.get())->block = AsMemory(self.get())->copy->bytes();
+  return self.release();
 }
 
 int BindMemory(PyObject* module, ModuleState* state) {

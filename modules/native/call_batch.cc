@@ -69,10 +69,12 @@ bool Function::MoveToMemory() {
 void CallBatch::AppendHead(CallKind kind) {
   CallHeader header{};
   header.kind = kind;
+  header.limit_millis = options_.limit_millis;
+  if (options_.attempts > 1) header.flags = kMayRunAgain;
   if (inside_) {
-    header.flags = kFunctionInside;
+    header.flags |= kFunctionInside;
   } else {
-    header.flags = function_.memory() ? kFunctionInMemory : uint8_t{0};
+    header.flags |= function_.memory() ? kFunctionInMemory : uint8_t{0};
     header.function_size = function_.size();
   }
   heads_.append(reinterpret_cast<const char*>(&header), sizeof(header));
@@ -130,6 +132,9 @@ absl::Status CallBatch::Flush() {
                         .handles = std::span(handles).subspan(begin.second, ends[i].second - begin.second),
                         .tag = entries_[i].id.value()});
     begin = ends[i];
+  }
+  if (options_.attempts > 1) {
+    for (size_t i = 0; i < entries_.size(); ++i) client_.Keep(entries_[i].id, messages[i], options_.attempts);
   }
   size_t pushed = 0;
   absl::Status status = Push(messages, &pushed);

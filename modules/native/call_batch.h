@@ -60,10 +60,16 @@ class Function {
   bool inside_ = false;
 };
 
+// How the calls of a submission are to be run.
+struct CallOptions {
+  uint32_t limit_millis = 0;  // how long the function may run, for each item; 0 = no limit
+  uint32_t attempts = 1;      // how often a call may be run that is lost with its worker
+};
+
 class CallBatch {
  public:
-  CallBatch(CallClient& client, const Function& function, bool inside)
-      : client_(client), function_(function), inside_(inside) {}
+  CallBatch(CallClient& client, const Function& function, bool inside, const CallOptions& options)
+      : client_(client), function_(function), inside_(inside), options_(options) {}
 
   // Pickles one call.  False with the Python error that pickling raised; nothing was added then.
   bool Add(ModuleState* state, CallKind kind, CallId id, PyObject* arguments);
@@ -84,6 +90,7 @@ class CallBatch {
   CallClient& client_;
   const Function& function_;
   const bool inside_;
+  const CallOptions options_;
   size_t bytes_ = 0;
   std::string heads_;
   std::vector<Entry> entries_;

@@ -14,10 +14,12 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "modules/native/bind_pool.h"
+#include "modules/native/call_batch.h"
 #include "modules/native/module_state.h"
 #include "modules/native/python_ref.h"
 #include "runtime/base/deadline.h"
@@ -36,6 +38,7 @@ struct ClientState {
   ModuleState* module;  // lives as long as our type
   std::unique_ptr<CallClient> client;
   absl::flat_hash_map<PyObject*, KnownFunction> known;
+  PyRef faults;  // dict: host in words -> what tells the fault that a worker died of; see pool_faults.py
 };
 
 struct ClientObject {
@@ -47,15 +50,18 @@ struct CallsState {
   PyRef owner;  // the CallClient object
   std::shared_ptr<CallGroup> group;
   PyRef function_name;
+  CallOptions options;
   bool single = false;                 // each call of a map is for one item
   uint64_t submitted = 0;              // the index of the next call
-  CallId first;                        // the first call of the first Register()
+  // The ids of its calls: from, and how many.
+  std::vector<std::pair<CallId, uint64_t>> ids;
   PyRef outcome;                       // what take() gave
   std::map<uint64_t, PyRef> refused;   // index -> the exception that kept the call from being submitted
   // A map's results, filled as they arrive: results[bounds[i]] to results[bounds[i + 1]] belong to call i.
   PyRef results;
   std::vector<Py_ssize_t> bounds;
   PyRef failure;                       // the first to arrive
+  uint64_t placed = 0;                 // items whose call has arrived
   // An iteration's arrivals that were not asked for yet: as they came, or (ordered) those that came too early.
   std::vector<Arrival> waiting;
   size_t taken = 0;  // of those
@@ -77,7 +83,11 @@ inline ModuleState* ModuleOf(const CallsState* calls) { return AsClient(calls->o
 CallClient* UseClient(PyObject* client);
 
 // A new Calls object of `client` for `callable`; see CallClient::NewGroup.
-PyObject* NewCalls(PyObject* client, PyObject* callable, bool notify, bool open);
+struct GroupOptions {
+  bool notify = false;
+  bool open = false;
+};
+PyObject* NewCalls(PyObject* client, PyObject* callable, GroupOptions group, const CallOptions& options);
 
 // (ok, value) of a single call; None when it has not arrived until the deadline; null with a Python error.
 PyObject* AwaitOutcome(CallClient& client, CallsState& calls, Deadline deadline);

@@ -25,7 +25,7 @@ PyRef DecodeLost(CallsState* calls, std::span<const std::byte> bytes) {
   }
   return CallOutcomes(ModuleOf(calls), "lost_call",
                       {calls->function_name.get(), arguments[0].get(), arguments[1].get(), arguments[2].get(),
-                       arguments[3].get()});
+                       arguments[3].get(), AsClient(calls->owner.get())->faults.get()});
 }
 
 PyRef DecodeStatus(CallsState* calls, const Arrival& arrival) {
@@ -46,11 +46,11 @@ PyRef DecodeValue(ModuleState* module, Message&& message, std::span<const std::b
   return PyRef::Steal(Unpickle(module, std::move(message), bytes));
 }
 
-PyRef DecodeError(CallsState* calls, std::span<const std::byte> packed) {
+PyRef DecodeError(CallsState* calls, std::span<const std::byte> packed, const char* unpack) {
   PyRef bytes = PyRef::Steal(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(packed.data()),
                                                        static_cast<Py_ssize_t>(packed.size())));
   if (!bytes) return {};
-  return CallOutcomes(ModuleOf(calls), "unpack_exception", {calls->function_name.get(), bytes.get()});
+  return CallOutcomes(ModuleOf(calls), unpack, {calls->function_name.get(), bytes.get()});
 }
 
 void DecodeResult(CallsState* calls, Message&& message, std::span<const std::byte> bytes, Outcome* outcome) {
@@ -65,6 +65,11 @@ void DecodeResult(CallsState* calls, Message&& message, std::span<const std::byt
 }  // namespace
 
 bool Decode(CallsState* calls, Arrival arrival, Outcome* outcome) {
+  if (!arrival.verdict.empty()) {
+    outcome->ending = Ending::kRaised;
+    outcome->value = DecodeError(calls, std::as_bytes(std::span(arrival.verdict)), "unpack_verdict");
+    return static_cast<bool>(outcome->value);
+  }
   if (!arrival.status.ok()) {
     outcome->ending = absl::IsAborted(arrival.status) ? Ending::kLost : Ending::kNotRun;
     outcome->value = DecodeStatus(calls, arrival);
@@ -77,7 +82,7 @@ bool Decode(CallsState* calls, Arrival arrival, Outcome* outcome) {
     outcome->value = DecodeLost(calls, reply->outcome);
   } else if (reply->kind == ReplyKind::kError) {
     outcome->ending = Ending::kRaised;
-    outcome->value = DecodeError(calls, reply->outcome);
+    outcome->value = DecodeError(calls, reply->outcome, "unpack_exception");
   } else {
     DecodeResult(calls, std::move(arrival.message), reply->outcome, outcome);
   }

@@ -5,7 +5,6 @@
 #include <string>
 #include <utility>
 
-#include "modules/native/call_batch.h"
 #include "modules/native/status.h"
 
 namespace pyhost::native {
@@ -128,8 +127,15 @@ bool IsFull(const CallBatch& batch, size_t pushed) {
 
 absl::StatusOr<CallId> Register(CallsState* calls, CallClient* client, uint64_t count) {
   absl::StatusOr<CallId> first = client->Register(calls->group, count, calls->submitted);
-  if (first.ok() && calls->submitted == 0) calls->first = *first;
-  if (first.ok()) calls->submitted += count;
+  if (!first.ok()) return first;
+  calls->submitted += count;
+  const bool follows =
+      !calls->ids.empty() && calls->ids.back().first.value() + calls->ids.back().second == first->value();
+  if (follows) {
+    calls->ids.back().second += count;
+  } else {
+    calls->ids.emplace_back(*first, count);
+  }
   return first;
 }
 
@@ -149,7 +155,7 @@ bool SubmitOne(CallsState* calls, CallClient* client, PyObject* callable, CallKi
     return Refuse(calls, client, *id, index, callable, kind, nullptr);
   }
   // A function with state goes together with its arguments: what they share stays shared.
-  CallBatch batch(*client, function, !function.is_global());
+  CallBatch batch(*client, function, !function.is_global(), calls->options);
   if (!batch.Add(ModuleOf(calls), kind, *id, arguments)) {
     return Refuse(calls, client, *id, index, callable, kind, arguments);
   }
@@ -168,7 +174,7 @@ bool SubmitChunks(CallsState* calls, CallClient* client, const Task& task, PyObj
     return RefuseAll(calls, client, task.callable, *first, first_index, count);
   }
   const CallKind kind = KindFor(task);
-  CallBatch batch(*client, function, function.must_go_inside());
+  CallBatch batch(*client, function, function.must_go_inside(), calls->options);
   for (size_t i = 0; i < count; ++i) {
     const CallId id = CallId::FromValue(first->value() + i), next = CallId::FromValue(id.value() + 1);
     PyRef chunk = ChunkOf(items, bounds[i], bounds[i + 1], task.single);

@@ -16,6 +16,9 @@ namespace pyhost::native {
 // Null with a Python error.  A read-only one exports read-only buffers.
 PyObject* NewMemory(ModuleState* state, Handle handle, bool readonly);
 
+// The same as a copy-on-write view: what this process writes to it stays here.
+PyObject* NewPrivateMemory(ModuleState* state, Handle handle, bool readonly);
+
 }  // namespace pyhost::native
 
 #endif  // PYHOST_MODULES_NATIVE_MEMORY_OBJECT_H_

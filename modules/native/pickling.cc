@@ -321,7 +321,8 @@ PyMethodDef kPickleBytes[] = {
 namespace {
 
 // A tuple of buffers for pickle.loads, or null with a Python error.
-PyRef OpenBuffers(ModuleState* state, const Message& message, std::span<const std::byte> sizes) {
+PyRef OpenBuffers(ModuleState* state, const Message& message, std::span<const std::byte> sizes, Buffers access) {
+  auto* const open = access == Buffers::kPrivate ? NewPrivateMemory : NewMemory;
   const size_t count = sizes.size() / sizeof(uint64_t);
   if (count > message.handles().size()) {
     SetError(BadPayload("more out-of-band buffers than handles"));
@@ -331,7 +332,7 @@ PyRef OpenBuffers(ModuleState* state, const Message& message, std::span<const st
   for (size_t i = 0; buffers && i < count; ++i) {
     uint64_t size = 0;
     std::memcpy(&size, sizes.data() + i * sizeof(size), sizeof(size));
-    PyObject* memory = NewMemory(state, message.handles()[i], (size & kReadOnly) != 0);
+    PyObject* memory = open(state, message.handles()[i], (size & kReadOnly) != 0);
     if (memory == nullptr) return {};
     PyTuple_SET_ITEM(buffers.get(), static_cast<Py_ssize_t>(i), memory);
     if (static_cast<uint64_t>(PyObject_Size(memory)) != (size & ~kReadOnly)) {
@@ -359,7 +360,7 @@ PyRef WrapPayload(ModuleState* state, std::span<const std::byte> pickle) {
 
 }  // namespace
 
-PyObject* Unpickle(ModuleState* state, Message&& message, std::span<const std::byte> payload) {
+PyObject* Unpickle(ModuleState* state, Message&& message, std::span<const std::byte> payload, Buffers access) {
   if (!Prepare(state)) return nullptr;
   uint64_t count = 0;
   if (payload.size() < sizeof(count)) return SetError(BadPayload("shorter than its header"));
@@ -368,7 +369,7 @@ PyObject* Unpickle(ModuleState* state, Message&& message, std::span<const std::b
   if (count > payload.size() / sizeof(uint64_t)) return SetError(BadPayload("its header is cut off"));
   PyRef keywords, buffers;
   if (count != 0) {
-    buffers = OpenBuffers(state, message, payload.first(count * sizeof(uint64_t)));
+    buffers = OpenBuffers(state, message, payload.first(count * sizeof(uint64_t)), access);
     if (!buffers) return nullptr;
   }
   PyRef pickle = WrapPayload(state, payload.subspan(count * sizeof(uint64_t)));

@@ -57,7 +57,10 @@ bool Pickle(ModuleState* state, PyObject* object, Pickled* out);
 // Unpickles `payload`, which lies in `message` (the whole payload, or the rest behind the caller's own header).
 // Out-of-band buffers keep their Memory objects alive by themselves; `message` is consumed.
 // Null with the Python error that unpickling raised (DataLoss -> OSError for a malformed payload).
-PyObject* Unpickle(ModuleState* state, Message&& message, std::span<const std::byte> payload);
+// kPrivate: what this process writes to the buffers stays here, so that another can still read what was sent.
+enum class Buffers { kShared, kPrivate };
+PyObject* Unpickle(ModuleState* state, Message&& message, std::span<const std::byte> payload,
+                   Buffers access = Buffers::kShared);
 
 }  // namespace pyhost::native
 

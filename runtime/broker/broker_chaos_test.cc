@@ -100,7 +100,7 @@ class BrokerChaosTest : public ::testing::Test {
   static void Submit(CallClient& client, const std::shared_ptr<CallGroup>& group, uint64_t first_index) {
     const absl::StatusOr<CallId> first = client.Register(group, kCalls, first_index);
     ASSERT_TRUE(first.ok()) << first.status();
-    const CallHeader header{.kind = CallKind::kOne, .flags = 0, .reserved = 0, .reserved2 = 0, .function_size = 0};
+    const CallHeader header{.kind = CallKind::kOne, .flags = 0, .reserved = 0, .limit_millis = 0, .function_size = 0};
     const std::vector<std::byte> argument(20'000);
     for (uint64_t i = 0; i < kCalls; ++i) {
       const std::array parts = {AsBytes(header), std::span(argument).first(i % 16 == 0 ? argument.size() : i)};

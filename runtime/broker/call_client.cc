@@ -140,36 +140,6 @@ void CallClient::Abandon(CallGroup& group) {
   group.taken_ = 0;
 }
 
-// ---- Cancelling ----------------------------------------------------------------------------------------------
-
-bool CallClient::Cancel(CallId call) {
-  {
-    MutexLock lock(mutex_);
-    uint64_t index = 0;
-    // Outstanding and waiting: nobody else can make it arrive but the end of the pool, under this lock.
-    if (FindRange(call.value()) == ranges_.end() || !view_.tickets.Cancel(call)) return false;
-    const std::shared_ptr<CallGroup> group = Leave(call, &index);
-    if (group == nullptr) return false;
-    ++cancelled_;
-    NoteIfFinished(group);
-  }
-  WakeWaiters();
-  return true;
-}
-
-void CallClient::CancelQueued() {
-  for (;;) {
-    absl::StatusOr<std::vector<Message>> calls = calls_.PopBatch(kRepliesAtOnce, Wait::Try());
-    if (!calls.ok()) break;
-    MutexLock lock(mutex_);
-    cancelled_ += calls->size();
-    for (const Message& call : *calls) {
-      Deliver(CallId::FromValue(call.tag()), absl::CancelledError("the call was cancelled"), Message());
-    }
-  }
-  WakeWaiters();
-}
-
 void CallClient::Notify(const std::shared_ptr<CallGroup>& group) {
   bool finished = false;
   {
@@ -209,14 +179,19 @@ std::shared_ptr<CallGroup> CallClient::Leave(CallId call, uint64_t* index) {
   --outstanding_;
   --group->outstanding_;
   if (--range.left == 0) ranges_.erase(found);
+  if (!kept_.empty()) {
+    if (auto kept = kept_.extract(call.value())) Forget(kept.mapped());
+  }
   return group;
 }
 
-void CallClient::Deliver(CallId call, absl::Status status, Message message) {
+void CallClient::Deliver(CallId call, absl::Status status, Message message, std::string verdict) {
   uint64_t index = 0;
   const std::shared_ptr<CallGroup> group = Leave(call, &index);
   if (group == nullptr) return;
-  if (!group->abandoned_) group->arrived_.push_back({index, std::move(status), std::move(message)});
+  if (!group->abandoned_) {
+    group->arrived_.push_back({index, std::move(status), std::move(message), std::move(verdict)});
+  }
   NoteIfFinished(group);
 }
 
@@ -253,28 +228,11 @@ void CallClient::DeliverReplies(std::vector<Message> messages) {
   for (Message& message : messages) {
     const CallId call = CallId::FromValue(message.tag());
     if (call) {
-      NoteLost(message);
-      Deliver(call, absl::OkStatus(), std::move(message));
+      DeliverReply(call, std::move(message));
     } else {
       NoteReport(std::move(message));
     }
   }
-}
-
-void CallClient::NoteLost(const Message& message) {
-  const absl::StatusOr<ReplyView> reply = ParseReply(message.payload());
-  if (!reply.ok() || reply->kind != ReplyKind::kLost || lost_) return;
-  if (FindRange(message.tag()) == ranges_.end()) return;  // Answered before its worker died.
-  lost_.emplace().call = CallId::FromValue(message.tag());
-  std::memcpy(&lost_->worker, reply->outcome.data(), sizeof(lost_->worker));
-}
-
-void CallClient::NoteReport(Message message) {
-  ++reports_;
-  if (sink_ != nullptr && !message.payload().empty()) return sink_->OnNotice(std::move(message));
-  const absl::StatusOr<ReplyView> reply = ParseReply(message.payload());
-  if (!reply.ok() || reply->kind != ReplyKind::kReport) return;  // Only to wake the leader.
-  report_.assign(reinterpret_cast<const char*>(reply->outcome.data()), reply->outcome.size());
 }
 
 template <typename Done>
@@ -284,12 +242,15 @@ absl::Status CallClient::Lead(Done done, Wait wait, bool* satisfied) {
       replies_.PopBatch(kRepliesAtOnce, wait.deadline.is_immediate() ? wait : patient);
   const bool impatient = absl::IsDeadlineExceeded(messages.status()) && !wait.deadline.Expired();
   if (impatient) CollectLost();
+  bool again = false;
   {
     MutexLock lock(mutex_);
     leading_ = false;
     if (messages.ok()) DeliverReplies(*std::move(messages));
     *satisfied = done();
+    again = !again_.empty();
   }
+  if (again) SubmitAgain();
   progress_.NotifyAll();  // For the followers: their replies, or the lead.
   return impatient ? absl::OkStatus() : messages.status();
 }
@@ -332,6 +293,15 @@ bool CallClient::IsOutstanding(CallId call) {
   if (found == ranges_.end()) return false;
   const Range& range = found->second;
   return range.arrived.empty() || !range.arrived[call.value() - found->first];
+}
+
+absl::Status CallClient::WaitForOutstanding(Wait wait) {
+  return Await(
+      [&] {
+        mutex_.AssertHeld();
+        return outstanding_ == 0;
+      },
+      wait);
 }
 
 absl::Status CallClient::WaitForAll(CallGroup& group, Wait wait) {
@@ -425,34 +395,6 @@ void CallClient::Terminate(const absl::Status& status) {
   Fail(status);
 }
 
-void CallClient::CollectLost() {
-  std::vector<std::pair<CallId, HostId>> lost;
-  const uint64_t popped = calls_.popped();  // Before the hands: pool_state.h, invariant (3).
-  for (const Hand& hand : view_.hands) {
-    const HostId worker = HostId::FromValue(hand.worker.load(std::memory_order_acquire));
-    if (!worker || segment_.hosts().IsRunning(worker)) continue;
-    const uint64_t claim = hand.claim.load(std::memory_order_acquire);
-    if (claim == 0 || claim > popped) continue;
-    lost.emplace_back(CallId::FromValue(hand.call.load(std::memory_order_acquire)), worker);
-  }
-  if (lost.empty()) return;
-  // A reply that a worker pushed before it died counts: it is in the queue by now.
-  absl::StatusOr<std::vector<Message>> replies = replies_.PopBatch(kRepliesAtOnce, Wait::Try());
-  while (replies.ok()) {
-    MutexLock lock(mutex_);
-    DeliverReplies(*std::move(replies));
-    replies = replies_.PopBatch(kRepliesAtOnce, Wait::Try());
-  }
-  MutexLock lock(mutex_);
-  for (const auto& [call, worker] : lost) {
-    const absl::StatusOr<HostInfo> info = segment_.hosts().Info(worker);
-    Deliver(call,
-            absl::AbortedError(absl::StrCat(info.ok() ? info->Describe() : worker.ToString(), " ",
-                                            segment_.hosts().Exit(worker).ToString())),
-            Message());
-  }
-}
-
 absl::Status CallClient::Drain(Wait wait) {
   const uint64_t pushed = replies_.popped() + replies_.depth();
   return Await(
@@ -482,7 +424,7 @@ uint64_t CallClient::answered() const {
 uint64_t CallClient::unanswered() const {
   const uint64_t answers = answered();
   MutexLock lock(mutex_);
-  const uint64_t submitted = next_call_ - 1, gone = answers + cancelled_;
+  const uint64_t submitted = next_call_ - 1 + resubmitted_, gone = answers + cancelled_;
   return submitted > gone ? submitted - gone : 0;
 }
 
@@ -491,33 +433,6 @@ uint64_t CallClient::unanswered() const {
 uint64_t CallClient::outstanding() const {
   MutexLock lock(mutex_);
   return outstanding_;
-}
-
-CallId CallClient::RunningOn(HostId worker) const {
-  if (worker.slot() >= view_.hands.size()) return {};
-  const Hand& hand = view_.hands[worker.slot()];
-  if (hand.worker.load(std::memory_order_acquire) != worker.value()) return {};
-  if (hand.claim.load(std::memory_order_acquire) == 0) return {};
-  return CallId::FromValue(hand.call.load(std::memory_order_acquire));
-}
-
-std::vector<WorkerFigures> CallClient::Figures() const {
-  std::vector<WorkerFigures> all;
-  const auto now = static_cast<uint64_t>(Deadline::MonotonicNanos());
-  for (const Hand& hand : view_.hands) {
-    const HostId worker = HostId::FromValue(hand.worker.load(std::memory_order_acquire));
-    if (!worker) continue;
-    const uint64_t started = hand.started_nanos.load(std::memory_order_relaxed);
-    all.push_back({.worker = worker,
-                   .calls = hand.calls.load(std::memory_order_relaxed),
-                   .busy_nanos = hand.busy_nanos.load(std::memory_order_relaxed),
-                   .waiting_nanos = hand.waiting_nanos.load(std::memory_order_relaxed),
-                   .bytes_in = hand.bytes_in.load(std::memory_order_relaxed),
-                   .bytes_out = hand.bytes_out.load(std::memory_order_relaxed),
-                   .in_hand = RunningOn(worker),
-                   .running_nanos = started == 0 || started > now ? 0 : now - started});
-  }
-  return all;
 }
 
 }  // namespace pyhost

@@ -31,9 +31,12 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "runtime/base/ids.h"
 #include "runtime/base/wait.h"
 #include "runtime/broker/call_frame.h"
@@ -45,11 +48,12 @@
 namespace pyhost {
 
 // The outcome of one call.  `status` is OK: `message` holds a reply.  Otherwise there is none, and this is why:
-// Cancelled (withdrawn by the caller), or what Fail() was given.
+// Cancelled (withdrawn by the caller), what Fail() was given, or what Conclude() was.
 struct Arrival {
   uint64_t index = 0;
   absl::Status status;
   Message message;
+  std::string verdict;  // what Conclude() was given: opaque here
 };
 
 // Calls whose outcomes are taken together.  Opaque: all of it is guarded by its client's lock.
@@ -83,11 +87,23 @@ struct LostCall {
   LostWorker worker;
 };
 
+// Calls that ran longer than they may, and how long it is until the next does.
+struct Overdue {
+  struct Call {
+    HostId worker;
+    CallId call;
+    absl::Duration limit;
+  };
+  std::vector<Call> calls;
+  absl::Duration next = absl::InfiniteDuration();
+};
+
 // A worker's figures; see Hand in pool_state.h.
 struct WorkerFigures {
   HostId worker;
   uint64_t calls = 0;
   uint64_t busy_nanos = 0;
+  uint64_t pickling_nanos = 0;
   uint64_t waiting_nanos = 0;
   uint64_t bytes_in = 0;
   uint64_t bytes_out = 0;
@@ -128,13 +144,28 @@ class CallClient {
   // Nobody will take this group's outcomes: they are dropped as they arrive.
   void Abandon(CallGroup& group);
   // True: the call had not been taken and no worker will run it; it leaves its group without an arrival.
-  bool Cancel(CallId call);
+  bool Cancel(CallId call) { return CancelRange(call, 1, {}) == 1; }
+  // The same for `count` calls; how many.  With a verdict they arrive, as Cancelled.
+  uint64_t CancelRange(CallId first, uint64_t count, const std::string& verdict);
   // Whether a worker took the call, as far as that is known (see Cancel).
   bool Taken(CallId call) const { return view_.tickets.Taken(call); }
+  // The registered call, about to be pushed as this message, is to be pushed again when it is lost with its worker, until it
+  // was run `attempts` times.  Holds what the message carries until the call has arrived.
+  void Keep(CallId call, const MessageView& message, uint32_t attempts);
   // Takes all calls that no worker has taken off the queue; they arrive as Cancelled.
   void CancelQueued();
   // From now on the group is handed to WaitForFinished() when it is finished, or at once if it is.
   void Notify(const std::shared_ptr<CallGroup>& group);
+
+  // The worker in whose hands the call is; none when it is in nobody's.
+  HostId WorkerOf(CallId call) const;
+  // True: the worker runs this call and will not answer it; whoever asked must see to the worker's end, then Conclude().
+  // False: the call is about to be answered, or was.
+  bool Condemn(HostId worker, CallId call);
+  // The condemned call arrives with this status and verdict.  False when it arrived otherwise (the pool ended).
+  bool Conclude(CallId call, absl::Status status, std::string verdict);
+  // Running calls that are not condemned and ran longer than their limit.
+  Overdue FindOverdue() const;
 
   // Waits until the group has something to take or nothing more will come.
   absl::Status WaitForArrival(CallGroup& group, Wait wait);
@@ -149,6 +180,8 @@ class CallClient {
   void SetNoticeSink(NoticeSink* sink) { sink_ = sink; }
   // Waits until all of the group's calls have arrived.
   absl::Status WaitForAll(CallGroup& group, Wait wait);
+  // Waits until every registered call has arrived.
+  absl::Status WaitForOutstanding(Wait wait);
   std::vector<Arrival> Take(CallGroup& group, size_t max);
   // Nothing outstanding and not open; what has arrived may still wait to be taken.  Drains what is there.
   bool Finished(CallGroup& group);
@@ -191,6 +224,13 @@ class CallClient {
     uint64_t first_index = 0;
     std::vector<bool> arrived;  // empty when count is 1
   };
+  // A call that may run again.
+  struct KeptCall {
+    std::string payload;
+    std::vector<Handle> handles;  // ours in segment.refs()
+    uint32_t attempts_left = 0;
+    HostId lost_with;  // the last time
+  };
   using Ranges = absl::btree_map<uint64_t, Range>;  // by first id
 
   CallClient(Segment& segment, HostId me, Handle pool, PoolView view, Queue calls, Queue replies);
@@ -201,13 +241,19 @@ class CallClient {
   absl::Status Lead(Done done, Wait wait, bool* satisfied);
   // The call is outstanding no more: its group and the index there; null when it was not.
   std::shared_ptr<CallGroup> Leave(CallId call, uint64_t* index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void NoteLost(const Message& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DeliverReply(CallId call, Message message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DeliverLost(CallId call, HostId worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteReport(Message message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DeliverReplies(std::vector<Message> messages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The leader's: looks through the hands for calls of dead workers that recovery could not report (no memory).
   void CollectLost() ABSL_LOCKS_EXCLUDED(mutex_);
-  void Deliver(CallId call, absl::Status status, Message message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Deliver(CallId call, absl::Status status, Message message, std::string verdict = {})
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DeliverAll(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A lost call that may run again: true, and SubmitAgain() pushes it.
+  bool TakeAgain(CallId call, HostId dead) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SubmitAgain() ABSL_LOCKS_EXCLUDED(mutex_);
+  void Forget(KeptCall& kept);
   Ranges::iterator FindRange(uint64_t call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteIfFinished(const std::shared_ptr<CallGroup>& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -230,6 +276,11 @@ class CallClient {
   uint64_t outstanding_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t notifying_ ABSL_GUARDED_BY(mutex_) = 0;  // groups with `notify` that have not finished
   bool stop_waiting_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t resubmitted_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::flat_hash_set<uint64_t> condemned_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<uint64_t, KeptCall> kept_ ABSL_GUARDED_BY(mutex_);
+  std::vector<CallId> again_ ABSL_GUARDED_BY(mutex_);  // kept calls to be pushed
+  absl::flat_hash_set<uint32_t> gone_ ABSL_GUARDED_BY(mutex_);  // workers that were found dead before anybody said how
   std::optional<LostCall> lost_ ABSL_GUARDED_BY(mutex_);
   std::string report_ ABSL_GUARDED_BY(mutex_);
   absl::Status refused_ ABSL_GUARDED_BY(mutex_);    // why no call is taken any more

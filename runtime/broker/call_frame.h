@@ -60,12 +60,13 @@ enum class CallKind : uint8_t {
 // Bits of CallHeader::flags.
 inline constexpr uint8_t kFunctionInMemory = 1;  // see above
 inline constexpr uint8_t kFunctionInside = 2;    // the arguments' pickle begins with the function: (f, args, kwds)
+inline constexpr uint8_t kMayRunAgain = 4;       // the reader must leave the out-of-band arguments as they are
 
 struct CallHeader {
   CallKind kind;
   uint8_t flags;
   uint16_t reserved;
-  uint32_t reserved2;
+  uint32_t limit_millis;  // how long the function may run (for each item, of several); 0 = no limit
   uint64_t function_size;
 };
 static_assert(sizeof(CallHeader) == 16 && std::is_trivially_copyable_v<CallHeader>);
@@ -102,6 +103,7 @@ struct CallView {
   std::span<const std::byte> function;   // empty with kFunctionInside
   std::span<const std::byte> arguments;  // with kFunctionInMemory too: all behind the header
   uint64_t function_size = 0;
+  uint32_t limit_millis = 0;
 };
 
 struct ReplyView {
@@ -124,6 +126,7 @@ inline absl::StatusOr<CallView> ParseCall(std::span<const std::byte> payload) {
   view.kind = header.kind;
   view.flags = header.flags;
   view.function_size = header.function_size;
+  view.limit_millis = header.limit_millis;
   if ((header.flags & kFunctionInMemory) == 0) {
     if (header.function_size > payload.size()) {
       return absl::DataLossError(absl::StrCat("malformed call: function of ", header.function_size, " bytes in ",

@@ -1,5 +1,8 @@
 // Caller and workers of a pool, in processes of their own, and what is left when one of them dies.
 
+#include <signal.h>
+#include <unistd.h>
+
 #include <array>
 #include <atomic>
 #include <cstring>
@@ -387,6 +390,79 @@ TEST_F(CallPathTest, NewestCallsHaveTheTickets) {
   client_->CancelQueued();  // "a", "b" and "e" are left in it
   EXPECT_EQ(Collect(), (Outcomes{{0, "failed"}, {1, "failed"}, {4, "failed"}}));
   EXPECT_EQ(client_->queued(), 0u);
+}
+
+TEST_F(CallPathTest, CondemnedCallIsNotAnswered) {
+  Submit({"a"});
+  auto server = CallServer::Open(*segment_, segment_.me(), client_->handle());
+  ASSERT_TRUE(server.ok()) << server.status();
+  const CallId call = CallId::FromValue(1);
+  EXPECT_FALSE(client_->Condemn(segment_.me(), call)) << "nobody has taken it";
+  ASSERT_TRUE((*server)->Next(Soon()).ok());
+  EXPECT_EQ(client_->WorkerOf(call), segment_.me());
+  EXPECT_FALSE(client_->Conclude(call, absl::CancelledError("not yet"), "")) << "it is not condemned";
+  EXPECT_TRUE(client_->Condemn(segment_.me(), call));
+  EXPECT_FALSE(client_->Condemn(segment_.me(), call)) << "once is enough";
+  EXPECT_TRUE(absl::IsAborted((*server)->Reply(ReplyKind::kValue, {}, {})));
+  EXPECT_FALSE(client_->Finished(*group_));
+  EXPECT_TRUE(client_->Conclude(call, absl::DeadlineExceededError("too long"), "why"));
+  const std::vector<Arrival> arrivals = client_->Take(*group_, 2);
+  ASSERT_EQ(arrivals.size(), 1u);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(arrivals[0].status));
+  EXPECT_EQ(arrivals[0].verdict, "why");
+}
+
+TEST_F(CallPathTest, CallThatIsBeingAnsweredCannotBeCondemned) {
+  Submit({"a", "b"});
+  auto server = CallServer::Open(*segment_, segment_.me(), client_->handle());
+  ASSERT_TRUE(server.ok()) << server.status();
+  ASSERT_TRUE((*server)->Next(Soon()).ok());
+  ASSERT_TRUE((*server)->Reply(ReplyKind::kValue, {}, {}).ok());
+  ASSERT_TRUE((*server)->Next(Soon()).ok());
+  EXPECT_FALSE(client_->Condemn(segment_.me(), CallId::FromValue(1)));
+  EXPECT_TRUE((*server)->Reply(ReplyKind::kValue, {}, {}).ok());
+  EXPECT_TRUE(client_->Finished(*group_));
+}
+
+TEST_F(CallPathTest, LimitCountsFromTheFunctionsBegin) {
+  Submit({"a"});
+  auto server = CallServer::Open(*segment_, segment_.me(), client_->handle());
+  ASSERT_TRUE(server.ok()) << server.status();
+  ASSERT_TRUE((*server)->Next(Soon()).ok());
+  EXPECT_EQ(client_->FindOverdue().next, absl::InfiniteDuration());
+  (*server)->Begin(3'600'000);
+  EXPECT_TRUE(client_->FindOverdue().calls.empty());
+  EXPECT_GT(client_->FindOverdue().next, absl::Minutes(59));
+  (*server)->Begin(1);
+  const absl::Time begin = absl::Now();
+  while (client_->FindOverdue().calls.empty() && absl::Now() - begin < absl::Seconds(20)) std::this_thread::yield();
+  const Overdue overdue = client_->FindOverdue();
+  ASSERT_EQ(overdue.calls.size(), 1u);
+  EXPECT_EQ(overdue.calls[0].call, CallId::FromValue(1));
+  (*server)->End();
+  EXPECT_TRUE(client_->FindOverdue().calls.empty());
+}
+
+TEST_F(CallPathTest, KeptCallIsRunAgainAsOftenAsItMay) {
+  const auto first = client_->Register(group_, 1, 0);
+  ASSERT_TRUE(first.ok());
+  CallHeader header{};
+  header.kind = CallKind::kOne;
+  const std::array parts = {AsBytes(header), Bytes("a")};
+  const MessageView call{.parts = parts, .handles = {}, .tag = first->value()};
+  client_->Keep(*first, call, 2);
+  absl::Status status;
+  ASSERT_EQ(client_->Push({&call, 1}, Wait::Forever(), &status), 1u) << status;
+  for (int attempt = 1; attempt <= 2; ++attempt) {
+    EXPECT_EQ(segment_.RunHost([&](HostId self) {
+                auto server = CallServer::Open(*segment_, self, client_->handle());
+                EXPECT_TRUE((*server)->Next(Soon()).ok());
+                kill(getpid(), SIGKILL);
+              }),
+              Killed(SIGKILL));
+    EXPECT_EQ(client_->Finished(*group_), attempt == 2);
+  }
+  EXPECT_EQ(Collect(), (Outcomes{{0, "lost"}}));
 }
 
 TEST_F(CallPathTest, GroupThatAsksForItLaterIsNamedToo) {

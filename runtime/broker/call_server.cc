@@ -80,10 +80,11 @@ absl::StatusOr<std::unique_ptr<CallServer>> CallServer::Open(Segment& segment, H
   }
   Hand& hand = view->hands[me.slot()];
   hand.claim.store(0, std::memory_order_relaxed);
-  for (auto* figure : {&hand.calls, &hand.started_nanos, &hand.busy_nanos, &hand.waiting_nanos, &hand.bytes_in,
-                       &hand.bytes_out}) {
+  for (auto* figure : {&hand.running, &hand.calls, &hand.started_nanos, &hand.busy_nanos, &hand.pickling_nanos,
+                       &hand.waiting_nanos, &hand.bytes_in, &hand.bytes_out}) {
     figure->store(0, std::memory_order_relaxed);
   }
+  hand.limit_millis.store(0, std::memory_order_relaxed);
   hand.worker.store(me.value(), std::memory_order_release);
   return std::unique_ptr<CallServer>(new CallServer(segment, me, pool, *view, queues[0], queues[1]));
 }
@@ -109,24 +110,52 @@ absl::StatusOr<Message> CallServer::Take(Wait wait) {
   const int64_t before = Deadline::MonotonicNanos();
   HandClaimer claimer(view_, me_);
   absl::StatusOr<Message> message = calls_.PopClaiming(claimer, wait);
-  started_nanos_ = Deadline::MonotonicNanos();
-  Add(hand().waiting_nanos, static_cast<uint64_t>(started_nanos_ - before));
+  taken_nanos_ = Deadline::MonotonicNanos();
+  began_nanos_ = returned_nanos_ = 0;
+  Add(hand().waiting_nanos, static_cast<uint64_t>(taken_nanos_ - before));
   if (!message.ok()) return message.status();
   PYHOST_CRASH_POINT("pool-after-take");
-  if (const uint32_t flags = view_.state->flags.load(std::memory_order_acquire); flags != 0) {
+  if (const uint32_t flags = view_.state->flags.load(std::memory_order_acquire); (flags & kPoolEnded) != 0) {
     EmptyHand();
     return EndOfCalls(flags);
   }
   in_hand_ = CallId::FromValue(message->tag());
-  hand().started_nanos.store(static_cast<uint64_t>(started_nanos_), std::memory_order_relaxed);
+  settled_ = false;
+  hand().started_nanos.store(static_cast<uint64_t>(taken_nanos_), std::memory_order_relaxed);
+  hand().running.store(RunningWord(in_hand_), std::memory_order_release);
   Add(hand().bytes_in, message->payload().size());
   return message;
+}
+
+void CallServer::Begin(uint32_t limit_millis) {
+  began_nanos_ = Deadline::MonotonicNanos();
+  hand().started_nanos.store(static_cast<uint64_t>(began_nanos_), std::memory_order_relaxed);
+  if (limit_millis != 0) hand().limit_millis.store(limit_millis, std::memory_order_release);
+}
+
+void CallServer::BeginItem() {
+  hand().started_nanos.store(static_cast<uint64_t>(Deadline::MonotonicNanos()), std::memory_order_relaxed);
+}
+
+void CallServer::End() {
+  returned_nanos_ = Deadline::MonotonicNanos();
+  hand().limit_millis.store(0, std::memory_order_release);
+}
+
+bool CallServer::Settle() {
+  uint64_t expected = RunningWord(in_hand_);
+  settled_ = settled_ || hand().running.compare_exchange_strong(expected, 0, std::memory_order_acq_rel);
+  return settled_;
 }
 
 absl::Status CallServer::Reply(ReplyKind kind, std::span<const std::span<const std::byte>> parts,
                                std::span<const Handle> handles) {
   if (!in_hand_) return absl::FailedPreconditionError("there is no call to answer");
-  const uint64_t run_nanos = static_cast<uint64_t>(Deadline::MonotonicNanos() - started_nanos_);
+  if (!Settle()) return absl::AbortedError(absl::StrCat("the caller wants no answer to ", in_hand_.ToString()));
+  const int64_t now = Deadline::MonotonicNanos();
+  const int64_t returned = returned_nanos_ != 0 ? returned_nanos_ : now;
+  const auto run_nanos = static_cast<uint64_t>(returned - (began_nanos_ != 0 ? began_nanos_ : taken_nanos_));
+  const uint64_t pickling_nanos = static_cast<uint64_t>(now - taken_nanos_) - run_nanos;
   const ReplyHeader header{.kind = kind, .reserved = {}, .run_nanos = run_nanos};
   std::vector<std::span<const std::byte>> all;
   all.reserve(parts.size() + 1);
@@ -137,6 +166,7 @@ absl::Status CallServer::Reply(ReplyKind kind, std::span<const std::span<const s
   for (const auto& part : parts) bytes += part.size();
   Add(hand().calls, 1);
   Add(hand().busy_nanos, run_nanos);
+  Add(hand().pickling_nanos, pickling_nanos);
   Add(hand().bytes_out, bytes);
   PYHOST_CRASH_POINT("pool-before-reply");
   absl::Status status =
@@ -144,6 +174,7 @@ absl::Status CallServer::Reply(ReplyKind kind, std::span<const std::span<const s
   if (!status.ok()) {
     Subtract(hand().calls, 1);
     Subtract(hand().busy_nanos, run_nanos);
+    Subtract(hand().pickling_nanos, pickling_nanos);
     Subtract(hand().bytes_out, bytes);
     return status;
   }
@@ -170,8 +201,16 @@ absl::Status CallServer::Notice(ReplyKind kind, std::span<const std::span<const 
   return replies_.Push({.parts = all, .handles = handles, .tag = 0}, Wait::Try());
 }
 
+absl::Status CallServer::Report(std::span<const std::byte> report, bool* first) {
+  if (absl::Status status = Notice(ReplyKind::kReport, {&report, 1}, {}); !status.ok()) return status;
+  const uint32_t before = view_.state->flags.fetch_or(kPoolReported, std::memory_order_acq_rel);
+  if (first != nullptr) *first = (before & kPoolReported) == 0;
+  return absl::OkStatus();
+}
+
 void CallServer::EmptyHand() {
   hand().started_nanos.store(0, std::memory_order_relaxed);
+  hand().running.store(0, std::memory_order_release);
   hand().claim.store(0, std::memory_order_release);
   in_hand_ = CallId();
 }

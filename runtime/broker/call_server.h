@@ -1,6 +1,8 @@
 // CallServer: a worker's end of a pool.  Takes calls one at a time and answers each.
 //
 //   server->Next(wait)      the next call; the worker now has it in its hand
+//   server->Begin(limit)    its function begins (what came before was unpickling), and has returned: for the figures,
+//   server->End()           and for the watch over limits
 //   server->Reply(...)      its answer; the hand is empty again
 //
 // A call that was taken and not answered is reported as lost when the worker's process dies, or by
@@ -44,15 +46,22 @@ class CallServer {
   // Calls that were cancelled before they were taken are passed over.
   absl::StatusOr<Message> Next(Wait wait);
 
+  void Begin(uint32_t limit_millis);
+  // The function goes on to its next item: the limit is for each.
+  void BeginItem();
+  void End();
+
   // Answers the call taken last.  `parts` and `handles` make up the outcome.  On an error (ResourceExhausted) nothing was
-  // sent and the call is still in hand: answer with something smaller.
+  // sent and the call is still in hand: answer with something smaller.  Aborted: the caller has condemned the call and
+  // wants no answer; it is about to kill this worker, who should end.
   absl::Status Reply(ReplyKind kind, std::span<const std::span<const std::byte>> parts,
                      std::span<const Handle> handles);
   // The worker is about to end with `status` without an outcome.
   absl::Status ReportLost(ExitStatus status);
 
-  // Tells the caller why this worker will not take calls (CallClient::TakeReport).
-  absl::Status Report(std::span<const std::byte> report) { return Notice(ReplyKind::kReport, {&report, 1}, {}); }
+  // Tells the caller why this worker will not take calls (CallClient::TakeReport).  `*first`: no other worker of the pool
+  // did so before.
+  absl::Status Report(std::span<const std::byte> report, bool* first = nullptr);
   // Something else for no call; `kind` says what.  From any thread.
   absl::Status Notice(ReplyKind kind, std::span<const std::span<const std::byte>> parts, std::span<const Handle> handles);
 
@@ -67,6 +76,8 @@ class CallServer {
   CallServer(Segment& segment, HostId me, Handle pool, PoolView view, Queue calls, Queue replies)
       : segment_(segment), me_(me), pool_(pool), view_(view), calls_(calls), replies_(replies) {}
   void EmptyHand();
+  // The caller may not condemn the call in hand any more; false when it has.
+  bool Settle();
   Hand& hand() { return view_.hands[me_.slot()]; }
 
   Segment& segment_;
@@ -76,7 +87,10 @@ class CallServer {
   Queue calls_;
   Queue replies_;
   CallId in_hand_;
-  int64_t started_nanos_ = 0;
+  bool settled_ = false;
+  int64_t taken_nanos_ = 0;     // when the call in hand was taken,
+  int64_t began_nanos_ = 0;     // its function began,
+  int64_t returned_nanos_ = 0;  // and returned; 0 = not yet
 };
 
 }  // namespace pyhost

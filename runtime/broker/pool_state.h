@@ -16,6 +16,11 @@
 // A worker that died between the push of its reply and emptying its hand leaves a reply and a kLost for the same
 // call, in that order; the caller drops the second.
 //
+// Who may decide a running call's outcome stands in one word, Hand::running = CallId << 1 | condemned:
+//   worker   Take      0 -> call
+//            Reply     call -> 0             it will be answered; fails when condemned: the worker ends instead
+//   caller   Condemn   call -> call | 1      it will not be answered: the worker may be killed without harm to another call
+//
 // Invariants:
 //  (1) A hand is written by its worker alone, except: the next claimer of the same position voids it (under the
 //      queue's consumer lock), and recovery empties it once its worker is dead.
@@ -45,6 +50,12 @@ class Segment;
 // Bits of PoolState::flags.
 inline constexpr uint32_t kPoolTerminated = 1;  // calls not yet taken are not wanted any more
 inline constexpr uint32_t kPoolOwnerGone = 2;   // the caller's process ended: nobody reads replies
+inline constexpr uint32_t kPoolEnded = kPoolTerminated | kPoolOwnerGone;
+inline constexpr uint32_t kPoolReported = 4;    // a worker said why it cannot begin
+
+// Hand::running.
+inline constexpr uint64_t kCondemned = 1;
+constexpr uint64_t RunningWord(CallId call) { return call.value() << 1; }
 
 struct PoolState {
   uint64_t call_queue;   // Handle; constant after creation
@@ -63,14 +74,16 @@ static_assert(std::is_standard_layout_v<PoolState> && sizeof(PoolState) == 48);
 
 // One worker's hands and its figures.  Two cache lines, so that neighbours do not disturb each other.
 struct alignas(128) Hand {
-  std::atomic<uint32_t> worker;  // HostId of the worker; 0 = never used in this pool
-  uint32_t reserved;
+  std::atomic<uint32_t> worker;        // HostId of the worker; 0 = never used in this pool
+  std::atomic<uint32_t> limit_millis;  // how long the function that runs now may take; 0 = no limit, or none runs
   std::atomic<uint64_t> claim;   // position + 1 of the message in hand; 0 = empty.  Written after `call`.
   std::atomic<uint64_t> call;    // its CallId
+  std::atomic<uint64_t> running;  // see above
   // Figures, written by the worker alone.
   std::atomic<uint64_t> calls;          // finished
-  std::atomic<uint64_t> started_nanos;  // CLOCK_MONOTONIC when the call in hand began; 0 = none
+  std::atomic<uint64_t> started_nanos;  // CLOCK_MONOTONIC when the function (with a limit: its item) began; 0 = none
   std::atomic<uint64_t> busy_nanos;     // in functions
+  std::atomic<uint64_t> pickling_nanos;  // in reading calls and writing replies
   std::atomic<uint64_t> waiting_nanos;  // in Next()
   std::atomic<uint64_t> bytes_in;       // payloads of calls
   std::atomic<uint64_t> bytes_out;      // payloads of replies

@@ -109,7 +109,7 @@ void PoolCore::Push(PoolSubmission& submission, uint64_t index, const absl::Stat
   const CallHeader header{.kind = CallKind::kStar,
                           .flags = 0,
                           .reserved = 0,
-                          .reserved2 = 0,
+                          .limit_millis = 0,
                           .function_size = submission.function_.size()};
   const uint64_t buffers = 0;  // Arrays travel by handle.
   const std::array<std::span<const std::byte>, 4> parts = {

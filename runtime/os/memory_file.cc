@@ -89,6 +89,27 @@ MemoryFile::~MemoryFile() {
   if (fd_ >= 0) close(fd_);
 }
 
+absl::StatusOr<PrivateMapping> PrivateMapping::Map(int fd, uint64_t file_size, uint64_t offset, uint64_t size) {
+  struct stat info;
+  if (fstat(fd, &info) != 0 || static_cast<uint64_t>(info.st_size) != file_size ||
+      (fcntl(fd, F_GET_SEALS) & kSeals) != kSeals) {
+    return absl::FailedPreconditionError(absl::StrCat("descriptor ", fd, " is not the memory file any more"));
+  }
+  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const uint64_t before = offset % page;
+  void* memory = mmap(nullptr, before + size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd,
+                      static_cast<off_t>(offset - before));
+  if (memory == MAP_FAILED) return SizeError(errno, "mmap", fd, size);
+  PrivateMapping mapping;
+  mapping.pages_ = {static_cast<std::byte*>(memory), before + size};
+  mapping.bytes_ = mapping.pages_.subspan(before);
+  return mapping;
+}
+
+PrivateMapping::~PrivateMapping() {
+  if (!pages_.empty()) munmap(pages_.data(), pages_.size());
+}
+
 absl::Status MemoryFile::Commit(uint64_t offset, uint64_t size) const { return Allocate(fd_, 0, offset, size); }
 
 absl::Status MemoryFile::Discard(uint64_t offset, uint64_t size) const {

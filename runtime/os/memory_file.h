@@ -14,6 +14,9 @@
 #include <cstdint>
 #include <memory>
 
+#include <span>
+#include <utility>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
@@ -47,6 +50,28 @@ class MemoryFile {
   int fd_ = -1;
   std::byte* data_ = nullptr;
   uint64_t size_ = 0;
+};
+
+// A part of a memory file, mapped copy-on-write: what is written to it stays in this process.  What others write to pages
+// that were not written here may show.  Owns the mapping.
+class PrivateMapping {
+ public:
+  // FailedPrecondition when the descriptor is not that of a sealed memory file of `file_size` bytes.
+  static absl::StatusOr<PrivateMapping> Map(int fd, uint64_t file_size, uint64_t offset, uint64_t size);
+  PrivateMapping() = default;
+  PrivateMapping(PrivateMapping&& other) noexcept { *this = std::move(other); }
+  PrivateMapping& operator=(PrivateMapping&& other) noexcept {
+    std::swap(pages_, other.pages_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~PrivateMapping();
+
+  std::span<std::byte> bytes() const { return bytes_; }
+
+ private:
+  std::span<std::byte> pages_;  // what was mapped: whole pages
+  std::span<std::byte> bytes_;
 };
 
 }  // namespace pyhost

@@ -70,4 +70,13 @@ uint64_t PidNamespace() {
   return stat("/proc/self/ns/pid", &info) == 0 ? info.st_ino : 0;
 }
 
+uint64_t PrivateMemoryBytes() {
+  const absl::StatusOr<std::string> text = ReadTextFile("/proc/self/statm");  // size resident shared ..., in pages
+  if (!text.ok()) return 0;
+  const std::vector<absl::string_view> fields = absl::StrSplit(*text, ' ');
+  uint64_t resident = 0, shared = 0;
+  if (fields.size() < 3 || !absl::SimpleAtoi(fields[1], &resident) || !absl::SimpleAtoi(fields[2], &shared)) return 0;
+  return resident <= shared ? 0 : (resident - shared) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
 }  // namespace pyhost

@@ -36,6 +36,9 @@ bool ProcessIsGone(pid_t pid, uint64_t start_time);
 
 // After a SIGSTOP: until the process has stopped or ended.  Not for longer than a tenth of a second.
 void AwaitStopped(pid_t pid);
+// Bytes of memory that this process has for itself alone: resident, without what is mapped from files or shared with
+// others.  0 when the kernel does not say.
+uint64_t PrivateMemoryBytes();
 
 // Identifies the pid namespace of this process: a pid means the same to two processes only if this is the
 // same for both.  0 when the kernel does not say.

@@ -96,4 +96,10 @@ bool Segment::FirstTime(int flag) {
   return (map_->header().once_flags.fetch_or(bit) & bit) == 0;
 }
 
+absl::StatusOr<PrivateMapping> Segment::MapPrivately(std::span<const std::byte> part) const {
+  const auto offset = static_cast<uint64_t>(part.data() - base_);
+  if (At(offset, part.size()) == nullptr) return absl::InvalidArgumentError("memory outside of the segment");
+  return PrivateMapping::Map(fd(), size_, offset, part.size());
+}
+
 }  // namespace pyhost

@@ -27,6 +27,7 @@ class ObjectTable;
 class BlockAllocator;
 class HandleRefs;
 class MemoryFile;
+class PrivateMapping;
 class SegmentMap;
 
 struct SegmentOptions {
@@ -72,6 +73,9 @@ class Segment {
 
   // Session-wide once flags (0..63): true for the first caller of all processes.
   bool FirstTime(int flag);
+
+  // Part of a block, copy-on-write: see PrivateMapping.  The block must be held meanwhile.
+  absl::StatusOr<PrivateMapping> MapPrivately(std::span<const std::byte> part) const;
 
   // The address of [offset, offset + size) of the segment, or null when that is outside of it.
   std::byte* At(uint64_t offset, uint64_t size) const {

@@ -258,7 +258,7 @@ class World {
   }
   void Call(uint32_t calls) {
     if (absl::StatusOr<CallId> first = client_->Register(group_, calls, 0); calls != 0 && first.ok()) {
-      const CallHeader header{.kind = CallKind::kOne, .flags = 0, .reserved = 0, .reserved2 = 0, .function_size = 0};
+      const CallHeader header{.kind = CallKind::kOne, .flags = 0, .reserved = 0, .limit_millis = 0, .function_size = 0};
       const std::array parts = {AsBytes(header)};
       for (uint32_t i = 0; i < calls; ++i) {
         const MessageView call{.parts = parts, .handles = {}, .tag = first->value() + i};

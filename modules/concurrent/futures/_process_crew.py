@@ -4,6 +4,9 @@
   CLOSED   they end when all calls are done
   lost     one ended without having been told to: all end at once, and so do the calls (Loss)
 
+With a policy for deaths (on_worker_death) a worker that ends costs the call in its hands at most, and is replaced; too many
+such deaths with no call answered between them (max_restarts) break the executor after all.
+
 A crew outlives its executor and refers to it weakly.  Thread-safe: `_lock` guards what changes.  The process's pool
 service (multiprocessing/pool_service.py) calls maintain() when a worker has ended.
 """
@@ -13,7 +16,11 @@ import threading
 import weakref
 
 from multiprocessing import pool_outcomes, pool_service, util
+from multiprocessing.pool_crew import Deaths
+from multiprocessing.pool_faults import FaultLog
 from multiprocessing.pool_outcomes import WorkerLostError
+from multiprocessing.pool_seats import Seats
+from multiprocessing.pool_watch import Watch
 
 from ._process_errors import Loss
 
@@ -39,11 +46,15 @@ class Crew:
         self._executor = weakref.ref(executor)
         self._spawn = start_worker  # a started process from the arguments of executor_worker.worker
         self._limit = limit
+        self._options = options = executor._options
         self._arguments = (client.server, executor._initializer, executor._initargs, executor._max_tasks_per_child)
-        self._max_tasks = executor._max_tasks_per_child
+        self._comes_to_an_end = executor._max_tasks_per_child or options.max_memory  # workers do, and are replaced
+        self._deaths = Deaths(*options.max_restarts)
         self._state = RUN
         self._alive = []
         self.forced = False  # all workers are being ended: none is replaced
+        self._seats = Seats(client)
+        self._watch = Watch(client, self._alive, self._seats)
         self._served = False  # by the pool service
         self._lock = threading.RLock()
 
@@ -67,7 +78,9 @@ class Crew:
                 self._have_served()
 
     def _start_worker(self):
-        process = self._spawn(self._arguments)
+        log = FaultLog()
+        process = self._spawn((*self._arguments, log, self._options.max_memory))
+        self._seats.take(process, log)
         self._alive.append(process)
         self.processes[process.pid] = process
 
@@ -86,9 +99,10 @@ class Crew:
     def maintain(self):
         """Forgets the workers that have ended; starts others in their place, or ends everything, as it must be."""
         with self._lock:
+            self._watch.look()
             for process in [process for process in self._alive if process.exitcode is not None]:
                 self._forget(process)
-            if self.loss is None and self._max_tasks:
+            if self.loss is None:
                 self._replace()
             if not self._alive and (self._state != RUN or self.loss is not None or self.forced):
                 self._end()
@@ -96,19 +110,34 @@ class Crew:
     def _forget(self, process):
         process.join()
         self._alive.remove(process)
+        was_ended = self._watch.was_ended(process)
+        self._seats.leave(process)
         if self.loss is not None:
             return
         report = self.client.take_report()
-        if process.exitcode != 0 or report or self._fell(process) or not (self._max_tasks or self._state == CLOSED):
-            self._break(self._explain(process, report))
-        elif self._state == RUN:
+        if not was_ended and self._is_death(process, report):
+            self._note_death(process, report)
+        if self._state == RUN and self.loss is None:
             del self.processes[process.pid]
+
+    def _is_death(self, process, report):
+        return (process.exitcode != 0 or report or self._fell(process)
+                or not (self._comes_to_an_end or self._state == CLOSED))
+
+    def _note_death(self, process, report):
+        if self.goes_on() and not report:
+            deaths = self._deaths.note(self.client.answered)
+            if deaths < self._deaths.limit:
+                return
+        self._break(self._explain(process, report))
 
     def _replace(self):
         if self.forced:
             return
         try:
-            for _ in range(min(self._limit - len(self._alive), self.client.queued)):
+            # One that was lost with its worker may come back to the queue.
+            calls = self.client.outstanding if self.goes_on() else self.client.queued
+            for _ in range(min(self._limit - len(self._alive), calls)):
                 self._start_worker()
         except Exception as error:
             if not self._alive:
@@ -122,7 +151,34 @@ class Crew:
             self._break(Loss(text, lambda: WorkerLostError(text)))
         self.done.set()
 
+    # ---- Limits, and figures -------------------------------------------------------------------------------------
+
+    def pause(self):
+        """Seconds until maintain() has to be called though nothing happened; None: there is no need."""
+        with self._lock:
+            return self._watch.pause(may_sleep=True)
+
+    def expect(self, limit):
+        """A call that may run so many milliseconds was submitted."""
+        if self._watch.overlooks(limit / 1000):
+            with self._lock:
+                self._watch.expect(limit / 1000)
+
+    def cancel(self, calls):
+        """Ends the worker that runs this call, if one does."""
+        with self._lock:
+            return self._watch.cancel(calls) > 0
+
+    def stats(self):
+        """A dict for each worker; see ProcessPoolExecutor.stats()."""
+        with self._lock:
+            return self._seats.stats(self._alive)
+
     # ---- Deaths ------------------------------------------------------------------------------------------------
+
+    def goes_on(self):
+        """Whether the executor survives the death of a worker."""
+        return self._options.goes_on
 
     def lose(self, cause):
         """A call was lost with its worker: `cause` is the WorkerLostError."""
@@ -187,9 +243,17 @@ class Crew:
             if self._state == CLOSED:
                 return
             self._state = CLOSED
-            self.client.close()
+            if self._options.attempts > 1:  # a call that is lost must find the queue open
+                threading.Thread(target=self._close_when_done, name='ExecutorCloser', daemon=True).start()
+            else:
+                self.client.close()
             if not self._served:
                 self.done.set()
+        pool_service.wake()
+
+    def _close_when_done(self):
+        self.client.wait_outstanding()
+        self.client.close()
         pool_service.wake()
 
     def join(self, timeout=None):

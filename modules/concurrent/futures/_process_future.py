@@ -76,10 +76,14 @@ class CallFuture(_base.Future):
             return f'<{type(self).__name__} at {id(self):#x} state=running>'
         return super().__repr__()
 
-    def cancel(self):
-        """Keeps a call that no worker has taken from being run; whether that, or an earlier cancel(), succeeded."""
+    def cancel(self, *, running=False):
+        """Keeps a call that no worker has taken from being run; whether that, or an earlier cancel(), succeeded.
+
+        running: a call that a worker runs is cancelled too; the worker is ended, and replaced.
+        """
         calls = self._calls
-        if calls is not None and self._state not in _DONE and calls.cancel():
+        if calls is not None and self._state not in _DONE and (
+                calls.cancel() or running and self._desk.end_running(calls)):
             self._become_cancelled()
         return super().cancelled()
 
@@ -194,9 +198,9 @@ class Desk:
         self._thread = None
         self._sweep_at = _LEAST_SWEEP
 
-    def submit(self, fn, args, kwargs):
-        """The future of fn(*args, **kwargs); pickled now."""
-        calls = self.client.submit(fn, args, kwargs)
+    def submit(self, fn, args, kwargs, limit, attempts):
+        """The future of fn(*args, **kwargs), which may run so many milliseconds, so many times; pickled now."""
+        calls = self.client.submit(fn, args, kwargs, limit, attempts)
         future = CallFuture(self, calls)
         self.pending[calls.first] = future
         if len(self.pending) >= self._sweep_at:
@@ -221,11 +225,17 @@ class Desk:
             return unreadable(value)
         if ending == _LOST:
             cause = exception_of(value)
+            if self._crew.goes_on():
+                return cause
             self._crew.lose(cause)
             return self._crew.loss.exception(cause)
         if not isinstance(value, Failure):
             return value  # pickling the call raised it
         return self._crew.loss.exception() if self._crew.loss is not None else None
+
+    def end_running(self, calls):
+        """Ends the worker that runs this call, if one does."""
+        return self._crew.cancel(calls)
 
     def cancel_waiting(self, but):
         """Cancels all calls that no worker has taken, but for the `but` oldest that are not done: these are about to be

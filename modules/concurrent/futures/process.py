@@ -22,6 +22,7 @@ import multiprocessing
 from multiprocessing import guard
 from multiprocessing.executor_worker import process_chunk as _process_chunk
 from multiprocessing.executor_worker import worker as _process_worker
+from multiprocessing.pool_options import ExecutorOptions
 
 from ._process_crew import Crew
 from ._process_errors import (BrokenProcessPool, CallUnreadableError, _ExceptionWithTraceback,  # noqa: F401
@@ -181,9 +182,26 @@ class ProcessPoolExecutor(_base.Executor):
     Workers are started as they are needed (with fork: all with the first call).  When one ends without having been told
     to, the executor is broken: all its outstanding calls raise BrokenProcessPool, whose cause says which worker ended,
     how, and what it was running.
+
+    What the standard library's executor does not have:
+
+    timeout       seconds that a call may run, counted from when its function begins.  The worker of one that takes longer
+                  is ended, and replaced; the future raises multiprocessing.pool.CallTimeoutError, a TimeoutError, with the
+                  worker's Python stacks: also when it was stuck in C code
+    on_worker_death   'fail' or 'retry': a worker that is killed, or ends, is replaced, and the executor goes on.  The call it
+                  ran raises multiprocessing.pool.WorkerLostError, or is run again, at most max_retries times, with its
+                  arguments as they were sent.  By default the executor is broken, as said above
+    max_retries   see there
+    max_memory_per_worker   bytes: a worker that has more memory of its own (resident, not shared) after a call is replaced
+    max_restarts  (deaths, seconds): with on_worker_death, after so many deaths in such a time, with no call answered
+                  between them, the executor is broken after all
+
+    options(timeout=..., on_worker_death=...).submit(...) sets them for one call.  future.cancel(running=True) also ends a
+    call that runs.  stats() tells what each worker did.
     """
 
-    def __init__(self, max_workers=None, mp_context=None, initializer=None, initargs=(), *, max_tasks_per_child=None):
+    def __init__(self, max_workers=None, mp_context=None, initializer=None, initargs=(), *, max_tasks_per_child=None,
+                 timeout=None, on_worker_death=None, max_retries=2, max_memory_per_worker=None, max_restarts=None):
         if max_workers is None:
             max_workers = _default_workers()
         elif max_workers <= 0:
@@ -202,6 +220,8 @@ class ProcessPoolExecutor(_base.Executor):
         self._initializer = initializer
         self._initargs = initargs
         self._max_tasks_per_child = max_tasks_per_child
+        self._options = ExecutorOptions(max_workers, timeout, on_worker_death, max_retries, max_memory_per_worker,
+                                        max_restarts)
         self._broken = False
         self._shutdown_thread = False
         self._has_ended = False  # shutdown() has returned or soon will
@@ -220,11 +240,28 @@ class ProcessPoolExecutor(_base.Executor):
         The call is pickled now: later changes of the arguments are not seen.  What cannot be pickled is raised by the
         future, with the way to it.
         """
+        return self._submit(fn, args, kwargs, *self._options.for_calls)
+
+    def options(self, *, timeout=None, on_worker_death=None):
+        """What has submit() and map() of this executor, for calls with a time limit or a policy of their own.
+
+        executor.options(timeout=5).submit(fn, ...): keywords of submit() are always the function's.  on_worker_death can
+        be given to calls of an executor that has a policy for deaths.
+        """
+        if on_worker_death is not None and not self._options.goes_on:
+            raise ValueError('this executor is broken when a worker ends: give it on_worker_death when it is made')
+        return _WithOptions(self, *self._options.of_call(timeout, on_worker_death))
+
+    def stats(self):
+        """What each worker did: a list of dicts, as multiprocessing.pool.Pool.stats()."""
+        return self._crew.stats() if self._crew is not None else []
+
+    def _submit(self, fn, args, kwargs, limit, attempts):
         if self._broken or self._shutdown_thread or _global_shutdown:
             raise self._refusal()
         desk = self._desk or self._start()
         try:
-            future = desk.submit(fn, args, kwargs)
+            future = desk.submit(fn, args, kwargs, limit, attempts)
         except ValueError:
             if self._shutdown_thread:
                 raise self._refusal() from None
@@ -235,6 +272,8 @@ class ProcessPoolExecutor(_base.Executor):
         except BaseException:
             future.cancel()
             raise
+        if limit:
+            self._crew.expect(limit)
         return future
 
     def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
@@ -350,6 +389,24 @@ class ProcessPoolExecutor(_base.Executor):
                     getattr(process, operation)()
             except (ProcessLookupError, ValueError):  # ended, or closed, just now
                 continue
+
+
+class _WithOptions(_base.Executor):
+    """An executor's face for calls with options of their own; ends with the executor."""
+
+    map = ProcessPoolExecutor.map
+
+    def __init__(self, executor, limit, attempts):
+        self._executor = executor
+        self._limits = limit, attempts
+
+    def submit(self, fn, /, *args, **kwargs):
+        """As ProcessPoolExecutor.submit()."""
+        return self._executor._submit(fn, args, kwargs, *self._limits)
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        """As ProcessPoolExecutor.shutdown()."""
+        self._executor.shutdown(wait, cancel_futures=cancel_futures)
 
 
 def _close(crew, desk):

@@ -1,0 +1,62 @@
+"""The places of a crew's workers: how often each was filled anew, what its worker does, what the last one died of."""
+
+__all__ = ['Seats']
+
+# Texts of faults that are kept for calls whose outcome nobody has asked for.
+_KEPT_FAULTS = 100
+
+_NO_FIGURES = {'calls': 0, 'busy': 0.0, 'waiting': 0.0, 'pickling': 0.0, 'bytes_in': 0, 'bytes_out': 0, 'call': 0,
+               'running': 0.0}
+
+
+class Seats:
+    """One for each worker; a new worker takes the place of one that ended, if there is any.  The crew's lock guards it."""
+
+    def __init__(self, client):
+        self._client = client
+        self._logs = client.faults  # pid -> FaultLog; where the native side looks for the cause of a lost call
+        self._restarts = {}  # pid -> how many workers there were in its place before it
+        self._free = []  # restarts of places whose worker has ended
+
+    def take(self, process, log):
+        """A worker was started."""
+        self._logs[process.pid] = log
+        self._restarts[process.pid] = self._free.pop(0) if self._free else 0
+
+    def leave(self, process):
+        """A worker has ended; keeps what it said of its end, for whoever asks for its call's outcome later."""
+        self._free.append(self._restarts.pop(process.pid) + 1)
+        log = self._logs.pop(process.pid)
+        text = log.text()
+        log.close()
+        if text:
+            self._logs[process.pid] = _Text(text)
+            for old in [pid for pid, kept in self._logs.items() if type(kept) is _Text][:-_KEPT_FAULTS]:
+                del self._logs[old]
+
+    def text(self, process):
+        """What the worker wrote about its end; '' for nothing."""
+        log = self._logs.get(process.pid)
+        return log.text() if log is not None else ''
+
+    def stats(self, workers):
+        """A dict for each of these workers; see Pool.stats()."""
+        figures = {one.pop('host'): one for one in self._client.stats()}
+        return [{'name': process.name, 'pid': process.pid, 'restarts': self._restarts[process.pid],
+                 **figures.get(process._popen._child.host_id, _NO_FIGURES)} for process in workers]
+
+    def clear(self):
+        """All workers have ended."""
+        self._logs.clear()
+        self._restarts.clear()
+
+
+class _Text:
+    """A fault log of a process that is gone."""
+
+    def __init__(self, text):
+        self._text = text
+
+    def text(self):
+        """What the worker wrote."""
+        return self._text
