@@ -11,6 +11,7 @@ import multiprocessing.pool
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -320,6 +321,30 @@ class DeathTest(PoolCase):
 def die_at_first_with(path, data):
     die_at_first(path)
     return data
+
+
+# Prints what becomes of a call whose worker and supervisor are killed together: nobody is left to tell.
+WITHOUT_A_SUPERVISOR = """
+import _pyhost, multiprocessing, os, signal, time
+if __name__ == '__main__':
+    with multiprocessing.get_context('spawn').Pool(2) as pool:
+        result = pool.apply_async(time.sleep, (1000,))
+        while not any(one['call'] for one in pool.stats()):
+            time.sleep(0.01)
+        pid = next(one['pid'] for one in pool.stats() if one['call'])
+        os.kill(_pyhost.supervisor_pid(), signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+        try:
+            result.get(30)
+        except Exception as error:
+            print(type(error).__name__, 'sleep' in str(error), pool.apply(abs, (-3,)))
+"""
+
+
+class LonelyTest(unittest.TestCase):
+    def test_lost_call_ends_though_the_supervisor_is_dead(self):
+        done = subprocess.run([sys.executable, '-c', WITHOUT_A_SUPERVISOR], capture_output=True, text=True, timeout=SECONDS)
+        self.assertEqual(done.stdout, 'WorkerLostError True 3\n', done.stderr)
 
 
 class MemoryTest(PoolCase):
