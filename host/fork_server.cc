@@ -128,7 +128,8 @@ class ForkServer {
       if (ready < 0 && errno != EINTR) return;
       if (ready == 0) ForkSpare();
       for (size_t i = 2; i < events.size(); ++i) {
-        if (events[i].revents != 0) Settle(events[i].fd);
+        if (events[i].revents == 0) continue;
+        SettleIf([fd = events[i].fd](const HandedOver& handed) { return handed.socket.get() == fd; });
       }
       if (events[1].revents != 0) Reap();
       if (events[0].revents != 0) open = Receive();
@@ -136,6 +137,14 @@ class ForkServer {
   }
 
  private:
+  // A spare child that has its orders, with what another would need that takes its place.
+  struct HandedOver {
+    pid_t pid;
+    HostId host;
+    std::vector<UniqueFd> fds;
+    UniqueFd socket;
+  };
+
   bool Receive() {
     ControlMessage message = {};
     auto received = ReceiveDatagram(socket_.get(), std::as_writable_bytes(std::span(&message, 1)));
@@ -188,10 +197,9 @@ class ForkServer {
     return true;
   }
 
-  // A spare child has its place, or died before it had.
-  void Settle(int socket) {
-    auto found = std::find_if(handed_over_.begin(), handed_over_.end(),
-                              [&](const HandedOver& handed) { return handed.socket.get() == socket; });
+  // A spare child has its place, or died before it had.  Then its record has a fork, not the next spare child: that may go
+  // the same way.
+  void Settle(std::vector<HandedOver>::iterator found) {
     HandedOver handed = std::move(*found);
     handed_over_.erase(found);
     absl::StatusOr<HostInfo> info = session_->segment().hosts().Info(handed.host);
@@ -200,7 +208,14 @@ class ForkServer {
       return Answer(MessageType::kForked, handed.host, handed.pid);
     }
     pids_.erase(handed.pid);
-    Fork(handed.host, std::move(handed.fds));
+    if (info->exit.ended()) return Answer(MessageType::kFailed, handed.host, 0);
+    ForkNow(handed.host, std::move(handed.fds));
+  }
+
+  template <typename Is>
+  void SettleIf(Is is) {
+    auto found = std::find_if(handed_over_.begin(), handed_over_.end(), is);
+    if (found != handed_over_.end()) Settle(found);
   }
 
   // When nothing else is to be done.
@@ -253,6 +268,7 @@ class ForkServer {
   void Reap() {
     ReapChildren(children_.get(), [this](pid_t pid, ExitStatus status) {
       if (pid == spare_.pid()) spare_.Forget();
+      SettleIf([pid](const HandedOver& handed) { return handed.pid == pid; });
       auto found = pids_.find(pid);
       if (found == pids_.end()) return;
       session_->segment().hosts().SetExit(found->second, status, /*truth=*/true);
@@ -264,14 +280,6 @@ class ForkServer {
   UniqueFd socket_;
   UniqueFd children_;
   absl::StatusOr<ServerState> state_;  // or why nothing can be started
-  // A spare child that has its orders, with what another would need that takes its place.
-  struct HandedOver {
-    pid_t pid;
-    HostId host;
-    std::vector<UniqueFd> fds;
-    UniqueFd socket;
-  };
-
   std::map<pid_t, HostId> pids_;
   std::vector<HandedOver> handed_over_;
   SpareChild spare_;

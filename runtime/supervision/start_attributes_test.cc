@@ -160,7 +160,7 @@ TEST(ServerSpecTest, SurvivesBytesAndCommandLine) {
 }
 
 TEST(ServerSpecTest, KeyFollowsWhatAServerReadsAtItsStart) {
-  ServerSpec spec = {"/bin/pyhost", "spawn", {}, {}, "", "", false, {}};
+  ServerSpec spec = {"/bin/pyhost", "spawn", {}, {}, "", "", false, {}, {}};
   const uint64_t key = spec.Key({"HOME=/", "TZ=UTC", "PYTHONUTF8=1"});
   EXPECT_EQ(key, spec.Key({"PYTHONUTF8=1", "TZ=UTC", "HOME=/root"}));
   EXPECT_NE(key, spec.Key({"PYTHONUTF8=0", "TZ=UTC"}));

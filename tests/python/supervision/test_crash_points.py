@@ -77,15 +77,20 @@ class CrashPointTest(SessionCase):
                     with open(count) as file:
                         self.assertEqual(file.read(), 'xx')
 
-    def test_spare_child_that_dies_with_its_orders_has_ended_by_a_signal(self):
-        out = self.run_crashing('spawn', 'spare-before-adopt', '', '''
-            start(nothing).join(10)
-            wait_until(lambda: spares_of(_pyhost.server_pid('spawn')))
-            process = start(sleep)
-            process.join(10)
-            print(process.exitcode)
-        ''')
-        self.assertEqual(out, '-9\n')
+    def test_spare_child_that_dies_with_its_orders_is_replaced_by_a_fork(self):
+        for method in ('spawn', 'forkserver'):
+            with self.subTest(method=method):
+                out = self.run_crashing(method, 'spare-before-adopt', '', f'''
+                    start(nothing).join(10)
+                    wait_until(lambda: spares_of(_pyhost.server_pid({method!r})))
+                    codes = []
+                    for code in (3, 4, 5):
+                        process = start(leave, code)
+                        process.join(10)
+                        codes.append(process.exitcode)
+                    print(codes)
+                ''', method)
+                self.assertEqual(out, '[3, 4, 5]\n')
 
     def test_supervisor_that_dies_in_a_start_or_an_end_hangs_nobody(self):
         for point in SUPERVISOR_POINTS:
