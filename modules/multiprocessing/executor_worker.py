@@ -14,6 +14,8 @@ def worker(server, initializer=None, initargs=(), max_tasks=None, log=None, max_
         log.install()
     if initializer is not None and not _initialize(server, initializer, initargs):
         return
+    if log is not None:
+        log.note_serving()
     served = server.run(max_tasks or 0, contain=True, max_memory=max_memory or 0)
     util.debug('worker exiting after %d tasks', served)
 

@@ -48,6 +48,7 @@ class Crew:
         self._initargs = initargs
         self._maxtasks = maxtasks
         self._options = options
+        self._report = None  # the last of a worker that could not begin
         self._deaths = Deaths(*options.max_restarts)
         self._seats = Seats(client)
         self.watch = Watch(client, self.workers, self._seats)
@@ -137,29 +138,27 @@ class Crew:
             process.join()
             self.workers.remove(process)
             was_ended = self.watch.was_ended(process)
-            self._seats.leave(process)
+            has_served = self._seats.leave(process)
             if process.exitcode != 0 and self.state == RUN and not was_ended:
-                self._note_death(process)
+                self._note_death(process, has_served)
         return bool(ended)
 
-    def _note_death(self, process):
+    def _note_death(self, process, has_served):
         if self.failure is not None:
             return
-        report = self.client.take_report()
+        if not has_served:  # several may die of one cause, of which only the last report is there
+            self._report = self.client.take_report() or self._report
+        report = None if has_served else self._report
         deaths = self._deaths.note(self.client.answered)
         limit, cause = self._deaths.limit, ''
         # What raises at the start of a worker will raise again: fewer attempts are enough.
         if report:
             limit, cause = min(limit, _RAISING_STARTS), f' ({pool_outcomes.describe_report(report)})'
-        elif process.exitcode > 0 and not self._has_served(process):
+        elif process.exitcode > 0 and not has_served:
             limit, cause = min(limit, _FAILING_STARTS), ' before it could take a call: its traceback is on stderr'
         if deaths >= limit:
             self._fail(f'{deaths} worker{"s" * (deaths > 1)} ended within {self._deaths.period:g} seconds and no call '
                        f'was answered meanwhile; the last: {describe_end(process)}{cause}')
-
-    def _has_served(self, process):
-        host = process._popen._child.host_id
-        return any(figures['host'] == host for figures in self.client.stats())
 
     def _fail(self, reason):
         self.failure = reason

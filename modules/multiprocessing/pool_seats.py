@@ -24,15 +24,18 @@ class Seats:
         self._restarts[process.pid] = self._free.pop(0) if self._free else 0
 
     def leave(self, process):
-        """A worker has ended; keeps what it said of its end, for whoever asks for its call's outcome later."""
+        """A worker has ended; whether it had begun to take calls.
+
+        Keeps what it said of its end, for whoever asks for its call's outcome later.
+        """
         self._free.append(self._restarts.pop(process.pid) + 1)
-        log = self._logs.pop(process.pid)
-        text = log.text()
+        log = self._logs[process.pid]  # which stays there meanwhile: somebody may be asking for the text
         log.close()
-        if text:
-            self._logs[process.pid] = _Text(text)
-            for old in [pid for pid, kept in self._logs.items() if type(kept) is _Text][:-_KEPT_FAULTS]:
-                del self._logs[old]
+        if not log.text():
+            del self._logs[process.pid]
+        for old in [pid for pid in self._logs if pid not in self._restarts][:-_KEPT_FAULTS]:
+            del self._logs[old]
+        return log.has_served()
 
     def text(self, process):
         """What the worker wrote about its end; '' for nothing."""
@@ -49,14 +52,3 @@ class Seats:
         """All workers have ended."""
         self._logs.clear()
         self._restarts.clear()
-
-
-class _Text:
-    """A fault log of a process that is gone."""
-
-    def __init__(self, text):
-        self._text = text
-
-    def text(self):
-        """What the worker wrote."""
-        return self._text

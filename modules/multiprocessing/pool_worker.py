@@ -11,6 +11,8 @@ def worker(server, initializer=None, initargs=(), maxtasks=None, log=None, max_m
         log.install()
     if initializer is not None:
         _initialize(server, initializer, initargs)
+    if log is not None:
+        log.note_serving()
     served = server.run(maxtasks or 0, max_memory=max_memory or 0)
     util.debug('worker exiting after %d tasks', served)
 

@@ -85,7 +85,9 @@ class Crew:
         self.processes[process.pid] = process
 
     def _have_served(self):
-        if not self._served:
+        if self._served:
+            pool_service.wake()  # it waits for the ends of those it knows
+        else:
             self._served = True
             pool_service.add(self)
 

@@ -131,6 +131,17 @@ class OptionsTest(unittest.TestCase):
         os.kill(pid, signal.SIGKILL)
         self.assertEqual(executor.submit(square, 3).result(SECONDS), 9)
 
+    def test_death_of_a_worker_that_was_started_later_is_noticed(self):
+        executor = self.make(2, on_worker_death='fail')
+        first = executor.submit(sleep, 5)
+        pid = executor.submit(os.getpid).result(SECONDS)  # by the second worker, started while the first is watched
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + SECONDS
+        while pid in executor._processes and time.monotonic() < deadline:
+            time.sleep(0.005)
+        self.assertNotIn(pid, executor._processes)
+        self.assertFalse(first.done())
+
     def test_lost_call_is_run_again(self):
         executor = self.make(on_worker_death='retry')
         self.assertEqual(executor.submit(die_at_first, self.path, 2).result(SECONDS), 3)

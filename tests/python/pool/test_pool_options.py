@@ -264,6 +264,13 @@ class DeathTest(PoolCase):
         self.assertRegex(error.stack, r'Segmentation fault[^|]*in crash')
         self.assertIn('in crash', str(error.__cause__))
 
+    def test_workers_that_leave_in_calls_all_at_once_are_no_failing_start(self):
+        pool = self.make_pool(6)
+        for _ in range(5):
+            for result in [pool.apply_async(os._exit, (9,)) for _ in range(6)]:
+                self.assertRaises(WorkerLostError, result.get, SECONDS)
+        self.assertEqual(pool.apply(square, (3,)), 9)
+
     def test_retried_call_succeeds(self):
         pool = self.make_pool(on_worker_death='retry')
         self.assertEqual(pool.apply(die_at_first, (self.path,)), 2)
