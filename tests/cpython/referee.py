@@ -86,6 +86,11 @@ def is_excluded(test, patterns):
     return any(test == pattern or test.endswith('.' + pattern) for pattern in patterns)
 
 
+def indented(output):
+    """So that nobody takes the closing lines of a run for ours."""
+    return ''.join(f'    {line}\n' for line in output.splitlines())
+
+
 def select(option, patterns):
     """regrtest's arguments to run only (-m) or to leave out (-i) the tests of these patterns."""
     return [word for pattern in patterns for word in (option, f'*.{pattern}')]
@@ -126,7 +131,7 @@ def main():
             apart, output_apart = run(arguments.pyhost, module, arguments.time_limit, select('-m', patterns))
             actual.update(apart)
             if arguments.verbose:
-                print(output_apart)
+                print(indented(output_apart))
         verdicts = judge(expected, actual, patterns)
         verdicts['worse'] += [f'{module}: {trouble}' for trouble in sorted(troubles(output) - troubles(oracle_output))]
         passed += len(verdicts['passed'])
@@ -138,7 +143,7 @@ def main():
         for test in verdicts['worse']:
             print(f'  WORSE     {test}')
         if verdicts['worse'] or arguments.verbose:
-            print(output)
+            print(indented(output))
     print(f'Ran {passed + len(worse)} tests in {time.monotonic() - start:.1f}s\n')
     print(f'FAILED (failures={len(worse)})' if worse else 'OK')
     for test in worse:
