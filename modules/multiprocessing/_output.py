@@ -58,7 +58,7 @@ def install(process):
     for name in ('stdout', 'stderr'):
         old = getattr(sys, name)
         # What a program has put in its place is left alone.
-        if type(old) is not io.TextIOWrapper or old is not getattr(sys, f'__{name}__'):
+        if type(old) not in (io.TextIOWrapper, WholeLines) or old is not getattr(sys, f'__{name}__'):
             continue
         new = _whole_lines(old, text)
         if new is not None:
@@ -74,9 +74,25 @@ def _whole_lines(old, prefix):
     except (OSError, ValueError):
         return None
     buffer = LineBuffer(fd, old.buffer, prefix, hold=not old.write_through)
-    new = io.TextIOWrapper(buffer, encoding=old.encoding, errors=old.errors, newline='\n', write_through=True)
+    new = WholeLines(buffer, old)
     new.mode = old.mode
     return new
+
+
+class WholeLines(io.TextIOWrapper):
+    """A text stream over a LineBuffer, which gets all text at once; its settings read as those of the stream before it."""
+
+    def __init__(self, buffer, old):
+        super().__init__(buffer, encoding=old.encoding, errors=old.errors, newline='\n', write_through=True)
+        self._settings = {'line_buffering': old.line_buffering, 'write_through': old.write_through}
+
+    line_buffering = property(lambda self: self._settings['line_buffering'])
+    write_through = property(lambda self: self._settings['write_through'])
+
+    def reconfigure(self, *, line_buffering=None, write_through=None, **options):
+        super().reconfigure(line_buffering=line_buffering, **options)
+        wanted = {'line_buffering': line_buffering, 'write_through': write_through}
+        self._settings.update({name: bool(value) for name, value in wanted.items() if value is not None})
 
 
 class LineBuffer(io.BufferedIOBase):
