@@ -122,7 +122,6 @@ int ChildMain(int argc, char** argv) {
   if (!ticket.ok()) return ReportInternalError("a new process", ticket.status());
   absl::StatusOr<Session*> session = Session::Join(*ticket);
   if (!session.ok()) return ReportInternalError("a new process", session.status());
-  (*session)->ReportOwnExit();
   absl::StatusOr<StartPayload> payload = ReadPayload(**session);
   absl::StatusOr<ServerSpec> spec = payload.ok() ? ServerSpec::Decode(payload->server) : payload.status();
   if (!spec.ok()) return ReportInternalError("a new process", spec.status());

@@ -134,6 +134,7 @@ class ForkServer {
       if (events[1].revents != 0) Reap();
       if (events[0].revents != 0) open = Receive();
     }
+    Reap();  // a supervisor that was killed will not do it
   }
 
  private:

@@ -322,15 +322,14 @@ void HostTable::SetExit(HostId id, ExitStatus status, bool truth) {
   const bool overwrites = truth && status.kind != ExitStatus::Kind::kLost;  // "gone" is no better than what is known
   const auto may_replace = [=](uint32_t known) { return overwrites || known == 0; };
   if (!SetTagged(*record, &HostRecord::exit, id, status.Encode(), may_replace)) return;
-  if (truth) {
-    PYHOST_CRASH_POINT("host-exit-before-ended");
-    Life life = Life::Of(record->life.load(std::memory_order_acquire));
-    while (life.generation == id.generation() && life.running()) {
-      Life ended = life;
-      ended.state = HostState::kEnded;
-      if (Move(*record, life, ended)) break;
-      life = Life::Of(record->life.load(std::memory_order_acquire));
-    }
+  if (!truth) return;
+  PYHOST_CRASH_POINT("host-exit-before-ended");
+  Life life = Life::Of(record->life.load(std::memory_order_acquire));
+  while (life.generation == id.generation() && life.running()) {
+    Life ended = life;
+    ended.state = HostState::kEnded;
+    if (Move(*record, life, ended)) break;
+    life = Life::Of(record->life.load(std::memory_order_acquire));
   }
   record->changed.NotifyAll();
 }

@@ -123,9 +123,10 @@ class HostTable {
   // Asks the operating system, not the record: is the process of this host gone (or a zombie)?
   bool ProcessIsGone(HostId id) const;
 
-  // Exit word.  SetExit wakes all who wait.
-  // A host says itself how it ends (`truth` false): it still runs on and holds what it holds.  Its reaper says the
-  // `truth` when the process is gone: overwrites the word (but kLost overwrites nothing) and makes the record Ended.
+  // Exit word.
+  // A host says itself how it ends (`truth` false): it still runs on and holds what it holds, and nobody is woken.  Its
+  // reaper says the `truth` when the process is gone: overwrites the word (but kLost overwrites nothing), makes the record
+  // Ended, and wakes all who wait.
   void SetExit(HostId id, ExitStatus status, bool truth);
   ExitStatus Exit(HostId id) const;  // kLost for an id whose slot was already reused
   // Waits until the host's process is gone and its end is settled: the code that it wrote itself while leaving is not

@@ -67,7 +67,6 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Create(const SessionOptions& o
   PYHOST_ASSIGN_OR_RETURN(session->profile_, ServerProfile::Capture(status));
   PYHOST_ASSIGN_OR_RETURN(session->segment_, Segment::Create(options.segment));
   session->program_ = options.program;
-  session->reports_exit_ = true;
   HostTable& hosts = session->segment_->hosts();
   PYHOST_ASSIGN_OR_RETURN(session->root_, hosts.CreateEmbryo({HostId(), options.root_flags, options.name, Handle()}));
   PYHOST_RETURN_IF_ERROR(session->TakeIdentity(session->root_));
@@ -278,7 +277,6 @@ absl::Status Session::AfterForkChild() {
   session->forked_.clear();
   session->segment_->refs().AfterForkChild(parent, embryo);
   session->life_.Close();
-  session->reports_exit_ = !session->was_prepared_;
   if (!embryo) return absl::OkStatus();
   PYHOST_CRASH_POINT("fork-child-before-adopt");
   PYHOST_RETURN_IF_ERROR(session->TakeIdentity(embryo));
@@ -320,8 +318,6 @@ void Session::CancelEmbryo(HostId embryo, ExitStatus status, std::string_view re
 
 void Session::Leave(int exit_code) {
   if (!me()) return;
-  // A server or supervisor that reaps us knows better, and what waits for us should see us gone when it wakes.
-  if (!reports_exit_ && !SupervisorIsGone()) return;
   segment_->hosts().SetExit(me(), {ExitStatus::Kind::kExited, exit_code & 0xff}, /*truth=*/false);
 }
 

@@ -114,10 +114,8 @@ class Session {
   // is that, or nobody any more.
   absl::Status TakePlace(HostId embryo);
 
-  // This process is reaped by its parent's program, not by a server: it says itself how it leaves.
-  void ReportOwnExit() { reports_exit_ = true; }
-  // Called once, last: writes our exit code where no reaper of ours may be there to do it.  What we hold is given back
-  // when we are gone, by the supervisor: until then threads of ours may still be at it.
+  // Called once, last: writes our exit code, which stands where no reaper of ours lives to write a better one.  What we
+  // hold is given back when we are gone, by the supervisor: until then threads of ours may still be at it.
   void Leave(int exit_code);
 
   // Ends the life of an embryo that never became a process: its record says `status` and `reason`, what it was to hold is
@@ -146,7 +144,6 @@ class Session {
   ServerProfile profile_;
   int control_number_ = -1;
   int segment_number_ = -1;
-  bool reports_exit_ = false;
 
   // Guarded by descriptors_mutex_.
   std::mutex descriptors_mutex_;

@@ -53,8 +53,8 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Open(Session* sessio
   std::unique_ptr<ChildProcess> child(
       new ChildProcess(session, id, pid, reaper, info.ok() ? info->Describe() : id.ToString()));
   absl::StatusOr<UniqueFd> sentinel = OpenPidfd(pid);
-  // The number may have been given to another process only if this one was reaped, and then its exit word is set.
-  child->has_pidfd_ = sentinel.ok() && !(reaper == Reaper::kServer && session->segment().hosts().Exit(id).ended());
+  // The number may have been given to another process only if this one was reaped, and then its record says so.
+  child->has_pidfd_ = sentinel.ok() && (reaper == Reaper::kUs || session->segment().hosts().IsRunning(id));
   if (!child->has_pidfd_ && (sentinel.ok() || ErrnoOf(sentinel.status()) == ESRCH)) sentinel = EndedPipe();
   if (!sentinel.ok()) return NameLimit(sentinel.status());
   child->sentinel_ = *std::move(sentinel);

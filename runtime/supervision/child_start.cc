@@ -128,7 +128,7 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> ChildStart::StartByServer(uint64_t
   reserved.reset();
   auto child = ChildProcess::Open(session_, id_, pid, ChildProcess::Reaper::kServer);
   // Nothing may be left running that nobody can control.
-  if (!child.ok() && !session_->segment().hosts().Exit(id_).ended()) kill(pid, SIGKILL);
+  if (!child.ok() && session_->segment().hosts().IsRunning(id_)) kill(pid, SIGKILL);
   return child;
 }
 

@@ -152,7 +152,8 @@ void HostWatch::Recover(HostId id) {
 
 void HostWatch::EndOrphansOf(HostId parent) {
   for (const HostInfo& info : segment_->hosts().List()) {
-    if (!(info.parent == parent) || (info.flags & kDependentFlags) == 0 || info.exit.ended()) continue;
+    if (!(info.parent == parent) || (info.flags & kDependentFlags) == 0) continue;
+    if (!segment_->hosts().IsRunning(info.id)) continue;
     EndOrphan(info.id);
   }
 }
