@@ -5,6 +5,7 @@
 
 #include "host/interpreter.h"
 #include "host/interpreter_state.h"
+#include "host/teardown_errors.h"
 
 namespace pyhost::host {
 namespace {
@@ -131,6 +132,7 @@ void CallFinalizers() {
     if (Py_TYPE(object)->tp_finalize != nullptr && !IsOfStandardStream(object)) found.push_back(object);
   }
   if (found.empty()) return;
+  TeardownErrors errors;
   Layers layers;
   for (int layer = 0; layer < Layers::kCount; ++layer) {
     for (PyObject* object : found) {

@@ -168,6 +168,15 @@ class ExitTest(ScriptCase):
     def test_exit_functions_of_extension_modules_run(self):
         self.assert_ends('ctypes.pythonapi.Py_AtExit(libc.abort)', code=-6)
 
+    def test_object_held_by_c_code_whose_modules_are_gone_says_nothing(self):
+        # As torch's storages: kept by an extension, released by a function of a module that an extension keeps, too.
+        for name, text in (('low', 'class Thing: pass\ndef free(): Thing.x = 1\n'),
+                           ('high', 'from low import free\nclass Ref:\n    def __del__(self): free()\n')):
+            with open(os.path.join(self.folder, name + '.py'), 'w') as file:
+                file.write(text)
+        self.assert_ends(f"sys.path.insert(0, {self.folder!r})\nimport low, high\nref = high.Ref()\n"
+                         "for held in (low, ref): ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))")
+
     def test_subinterpreter_left_behind_does_not_matter(self):
         self.assert_ends("try:\n    import _xxsubinterpreters as interpreters\nexcept ImportError:\n"
                          "    import _interpreters as interpreters\ninterpreters.create()\nkeep(Dying('x'))", 'del x',
