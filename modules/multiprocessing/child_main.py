@@ -86,11 +86,9 @@ def _leave_server(extras):
 def _load(file):
     try:
         return pickle.load(file)
-    except (AttributeError, ImportError) as error:
-        error.add_note(
-            'The child could not find what its parent wanted it to run.  Define it at the top level of a module, '
-            'above the line that starts the first process and outside the guard if __name__ == "__main__"; or '
-            'start children as copies of the parent: multiprocessing.set_start_method("fork").')
+    except Exception as error:
+        from . import pickle_errors
+        pickle_errors.note_not_found(error)
         raise
 
 

@@ -12,7 +12,7 @@ import io
 import pickle
 import types
 
-__all__ = ['explain', 'find_path']
+__all__ = ['explain', 'find_path', 'note_not_found']
 
 # Ways of pickling that are tried at most, so that an error about a huge object comes soon.
 _BUDGET = 20000
@@ -36,6 +36,15 @@ def explain(error, root, *, name='', parts=None, advice=_FORK_ADVICE):
     if advice and _is_nameless(culprit):
         text = f'{text}; {_describe(culprit)} cannot be found by name from another process: {advice}'
     return _with_text(error, text)
+
+
+def note_not_found(error):
+    """Says what to do in an error of unpickling in a child, where it means that something was not found by its name."""
+    if isinstance(error, (AttributeError, ImportError)):
+        error.add_note(
+            'The child could not find what its parent wanted it to run.  Define it at the top level of a module, '
+            'above the line that starts the first process and outside the guard if __name__ == "__main__"; or '
+            'start children as copies of the parent: multiprocessing.set_start_method("fork").')
 
 
 def find_path(root, *, name='', parts=None, pickles=None):

@@ -148,8 +148,17 @@ def pack_unsendable_result(error, value):
     return pack_exception(pickle_errors.explain(error, value, name='result'))
 
 
-def pack_unreadable_call(exc):
+def pack_unread_call(exc):
     """The bytes that carry what unpickling a call raised."""
+    from . import pickle_errors
+    pickle_errors.note_not_found(exc)
+    return pack_exception(exc)
+
+
+def pack_unreadable_call(exc):
+    """The same for an executor: the exception's type is told, not kept."""
+    from . import pickle_errors
+    pickle_errors.note_not_found(exc)
     return pickle.dumps((type(exc).__qualname__, _str(exc), _format(exc, exc.__traceback__), None,
                          'unpickling the call in the worker raised it'))
 

@@ -132,8 +132,9 @@ bool Worker::Serve(Message message) {
   if (result) return ReplyValue(result.get());
   PyRef exception = TakeException();
   const bool ordinary = PyErr_GivenExceptionMatches(exception.get(), PyExc_Exception);
-  if (contain_ && ordinary && !decoded) {
-    return ReplyError(CallOutcomes(state_, "pack_unreadable_call", {exception.get()}));
+  if (ordinary && !decoded) {
+    const char* pack = contain_ ? "pack_unreadable_call" : "pack_unread_call";
+    return ReplyError(CallOutcomes(state_, pack, {exception.get()}));
   }
   if (ordinary || (contain_ && decoded)) return ReplyException(std::move(exception));
   return EndBy(std::move(exception));

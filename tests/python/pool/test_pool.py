@@ -430,6 +430,17 @@ class PyhostPoolCases:
         with self.assertRaisesRegex(Exception, 'lambda at .*set_start_method'):
             self.pool.map(lambda x: x, [1])
 
+    def test_function_that_no_worker_can_find(self):
+        done = run_script('import multiprocessing\n'
+                          'if __name__ == "__main__":\n'
+                          f'    multiprocessing.set_start_method({self.method!r})\n'
+                          '    def inside(x): return x + 1\n'
+                          '    with multiprocessing.Pool(1) as pool: print(pool.map(inside, [1]))\n')
+        if self.method == 'fork':
+            self.assertEqual(done.stdout, '[2]\n')
+        else:
+            self.assertRegex(done.stderr, "AttributeError: .*inside.*(\\n.*)?The child could not find .*set_start_method")
+
     def test_locks_and_queues_travel_with_calls(self):
         box = self.context.Queue()
         box.put('inside')
