@@ -149,7 +149,7 @@ class _Names:
                 names.add(name)
                 self._announced[rtype].discard(name)
             elif command == 'UNREGISTER':
-                names.remove(name)
+                (self._announced[rtype] if name in self._announced[rtype] else names).remove(name)
             elif command == 'ANNOUNCE':
                 self._announced[rtype].add(name)
             elif command == 'WITHDRAW':
@@ -162,21 +162,27 @@ class _Names:
 
     def clean_up(self):
         """Removes what is still registered, and warns: whoever registered it should have done so."""
-        for rtype, names in self._announced.items():
-            for name in names - self._by_type[rtype]:
-                try:
-                    _CLEANUP_FUNCS[rtype](name)
-                except FileNotFoundError:
-                    pass  # Its creator died before it created it.
         for rtype, names in self._by_type.items():
-            if names:
+            left = names | self._remove_announced(rtype)
+            if left:
                 self.exit_code = 1
                 if rtype != 'dummy':
-                    warnings.warn(f'resource_tracker: There appear to be {len(names)} leaked {rtype} objects to clean '
-                                  f'up at shutdown: {names}')
+                    warnings.warn(f'resource_tracker: There appear to be {len(left)} leaked {rtype} objects to clean '
+                                  f'up at shutdown: {left}')
             for name in names:
                 try:
                     _CLEANUP_FUNCS[rtype](name)
                 except Exception as error:
                     self.exit_code = 2
                     warnings.warn(f'resource_tracker: {name!r}: {error}')
+
+    def _remove_announced(self, rtype):
+        """Removes what was announced and is still there; returns the names."""
+        removed = set()
+        for name in self._announced[rtype]:
+            try:
+                _CLEANUP_FUNCS[rtype](name)
+                removed.add(name)
+            except FileNotFoundError:
+                pass  # Its creator died before it created it.
+        return removed

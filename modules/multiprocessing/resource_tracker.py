@@ -12,11 +12,10 @@ Each process has two sockets: a connection, whose end tells the tracker that the
 socket for commands.  All commands of all processes thus wait in one queue: what one process sent before it told
 another to go on is handled first.  A datagram is one of
 
-
     REGISTER:name:type      remove it when everybody is gone
     UNREGISTER:name:type    it has been removed
-    ANNOUNCE:name:type      somebody is about to create it, with a name just invented, and may die before it registers
-    WITHDRAW:name:type      that came to nothing
+    ANNOUNCE:name:type      REGISTER for a name just invented: it is about to be created, and its creator may die before
+    WITHDRAW:name:type      what was announced came to nothing
     PROBE:0:noop            is anybody reading this?
     DETACH:0:noop           do not wait for the root any longer
 
@@ -137,13 +136,7 @@ class ResourceTracker:
 
     def _check_alive(self):
         """Whether somebody still reads what we send."""
-        try:
-            if self._fd is None or not self._owns_descriptor():
-                return False
-            os.write(self._fd, b'PROBE:0:noop\n')
-        except OSError:
-            return False
-        return True
+        return self._try_to_write(b'PROBE:0:noop\n')
 
     def _owns_descriptor(self):
         """False if the program closed our descriptor behind our back; its number may be somebody else's now."""
@@ -237,7 +230,7 @@ class ResourceTracker:
         self._send('UNREGISTER', name, rtype)
 
     def announce(self, name, rtype):
-        """Precedes the creation of a resource with a new random name; `register` or `withdraw` follows."""
+        """Like `register`, but before the resource is created, for a new random name; `withdraw` if it is not."""
         self._send('ANNOUNCE', name, rtype)
 
     def withdraw(self, name, rtype):
@@ -248,6 +241,21 @@ class ResourceTracker:
         message = os.fsencode(f'{cmd}:{name}:{rtype}\n')
         if len(message) > _LONGEST_MESSAGE:
             raise ValueError(f'msg too long: {len(message)} bytes for a {rtype} name, at most {_LONGEST_MESSAGE}')
+        if not self._try_to_write(message):
+            self._write_to_new_connection(message, rtype, name)
+
+    def _try_to_write(self, message):
+        """Whether the message went to the tracker that we know: nearly always, and at the cost of one system call more."""
+        fd = self._fd
+        if fd is None or not self._owns_descriptor():
+            return False
+        try:
+            os.write(fd, message)
+        except OSError:
+            return False
+        return True
+
+    def _write_to_new_connection(self, message, rtype, name):
         try:
             self.ensure_running()
         except ReentrantCallError:

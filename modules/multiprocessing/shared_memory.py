@@ -28,8 +28,10 @@ _SHM_SAFE_NAME_LENGTH = 14
 
 # tmpfs starts an allocation over when a signal arrives: small steps always get done.
 _ALLOCATION_STEP = 64 << 20
-# Blocks from this size on are not even begun if there is not enough memory.
-_LARGE = 1 << 20
+# Allocations are not even begun if there is not enough memory.  Finding that out takes as long as allocating some 100 KiB,
+# so it is done once for so many bytes.
+_LOOK_EVERY = 4 << 20
+_since_last_look = 0
 
 
 def _make_filename():
@@ -40,9 +42,13 @@ def _make_filename():
 
 def _allocate(fd, name, size):
     """Gives the new block `fd` its size and all the memory it will need."""
+    global _since_last_look
     from . import _memory_limit
-    if size >= _LARGE and (limit := _memory_limit.available(fd))[0] < size:
-        raise _no_memory(name, size, *limit)
+    _since_last_look += size
+    if _since_last_look >= _LOOK_EVERY:
+        _since_last_look = 0
+        if (limit := _memory_limit.available(fd))[0] < size:
+            raise _no_memory(name, size, *limit)
     try:
         os.ftruncate(fd, size)
         for start in range(0, size, _ALLOCATION_STEP):
@@ -98,7 +104,8 @@ class SharedMemory:
             self._size = os.fstat(self._fd).st_size
             self._mmap = mmap.mmap(self._fd, self._size)
             if track:
-                resource_tracker.register(self._name, 'shared_memory')
+                if not self._announced:
+                    resource_tracker.register(self._name, 'shared_memory')
                 self._registered = True
         except BaseException:
             if create:
@@ -108,21 +115,23 @@ class SharedMemory:
         self._buf = memoryview(self._mmap)
 
     def _create_with_new_name(self, track):
+        # The creator may die at any moment after the block exists, so it is told before.  But programs replace `register` to
+        # have nothing tracked (cpython#82300): theirs is called where python3 calls it.
+        announced = track and resource_tracker.register == resource_tracker._resource_tracker.register
         while True:
             name = _make_filename()
-            # The creator may die at any moment after the block exists.
-            if track:
+            if announced:
                 resource_tracker.announce(name, 'shared_memory')
             try:
                 self._fd = _posixshmem.shm_open(name, self._flags, mode=self._mode)
             except OSError as error:
-                if track:
+                if announced:
                     resource_tracker.withdraw(name, 'shared_memory')
                 if isinstance(error, FileExistsError):
                     continue
                 raise
             self._name = name
-            self._announced = track
+            self._announced = announced
             return
 
     def _open(self, name):

@@ -3,6 +3,8 @@
 import ctypes
 import weakref
 
+import _pyhost
+
 from . import get_context
 from . import heap
 from .context import reduction
@@ -118,16 +120,7 @@ class_cache = weakref.WeakKeyDictionary()
 def make_property(name):
     """A property that reads and writes attribute `name` of the wrapped object under the lock."""
     if name not in prop_cache:
-
-        def fget(self):
-            with self._lock:
-                return getattr(self._obj, name)
-
-        def fset(self, value):
-            with self._lock:
-                setattr(self._obj, name, value)
-
-        prop_cache[name] = property(fget, fset)
+        prop_cache[name] = _pyhost.SynchronizedAttribute(name)
     return prop_cache[name]
 
 
@@ -141,7 +134,8 @@ def _structure_wrapper(structure):
     return wrapper
 
 
-class SynchronizedBase:
+class SynchronizedBase(_pyhost.Synchronized):
+    """A ctypes object with a lock.  `with` takes the lock; `get_obj()` and `get_lock()` give the two."""
 
     def __init__(self, obj, lock=None, ctx=None):
         self._obj = obj
@@ -149,21 +143,8 @@ class SynchronizedBase:
         self.acquire = self._lock.acquire
         self.release = self._lock.release
 
-    def __enter__(self):
-        return self._lock.__enter__()
-
-    def __exit__(self, *args):
-        return self._lock.__exit__(*args)
-
     def __reduce__(self):
         return synchronized, (self._obj, self._lock)
-
-    def get_obj(self):
-        """The wrapped ctypes object, to be used under the lock."""
-        return self._obj
-
-    def get_lock(self):
-        return self._lock
 
     def __repr__(self):
         return f'<{type(self).__name__} wrapper for {self._obj}>'
@@ -173,26 +154,13 @@ class Synchronized(SynchronizedBase):
     value = make_property('value')
 
 
-class SynchronizedArray(SynchronizedBase):
-
-    def __len__(self):
-        return len(self._obj)
-
-    def __getitem__(self, i):
-        with self:
-            return self._obj[i]
-
-    def __setitem__(self, i, value):
-        with self:
-            self._obj[i] = value
+class SynchronizedArray(_pyhost.SynchronizedArray, SynchronizedBase):
 
     def __getslice__(self, start, stop):
-        with self:
-            return self._obj[start:stop]
+        return self[start:stop]
 
     def __setslice__(self, start, stop, values):
-        with self:
-            self._obj[start:stop] = values
+        self[start:stop] = values
 
 
 class SynchronizedString(SynchronizedArray):

@@ -3,6 +3,9 @@
 #ifndef PYHOST_MODULES_NATIVE_ACQUIRE_H_
 #define PYHOST_MODULES_NATIVE_ACQUIRE_H_
 
+#include <array>
+
+#include "modules/native/fast_arguments.h"
 #include "modules/native/gil_wait.h"
 #include "modules/native/shared_object.h"
 
@@ -22,9 +25,13 @@ PyObject* AcquireUntil(PyObject* self, Deadline deadline) {
 
 // acquire(block=True, timeout=None)
 template <typename View>
-PyObject* Acquire(PyObject* self, PyObject* args, PyObject* kwargs) {
+PyObject* Acquire(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  static constexpr std::array kNames = {"block", "timeout"};
+  FastArguments<kNames.size()> given;
   Deadline deadline = Deadline::Never();
-  if (!ParseAcquireArguments(args, kwargs, &deadline)) return nullptr;
+  if (!given.Parse("acquire", kNames, 0, args, count, keywords) || !ParseBlockTimeout(given[0], given[1], &deadline)) {
+    return nullptr;
+  }
   return AcquireUntil<View>(self, deadline);
 }
 

@@ -1,6 +1,7 @@
 // _pyhost.Lock: the base of multiprocessing's Lock and RLock.
 
 #include "modules/native/acquire.h"
+#include "modules/native/lock_object.h"
 #include "modules/native/shared_object.h"
 #include "runtime/sync/mutex.h"
 
@@ -19,16 +20,19 @@ PyObject* New(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
 }
 
 PyObject* Release(PyObject* self, PyObject*) {
-  std::optional<Mutex> mutex = OpenShared<Mutex>(self);
-  if (!mutex) return nullptr;
-  const absl::Status status = mutex->Release();
-  if (status.ok()) Py_RETURN_NONE;
-  // python3 asserts for a recursive lock, and raises ValueError for a plain one.
-  if (absl::IsFailedPrecondition(status) && mutex->type() == Mutex::Type::kRecursive) {
-    PyErr_SetString(PyExc_AssertionError, std::string(status.message()).c_str());
-    return nullptr;
+  if (!ReleaseLock(self)) return nullptr;
+  Py_RETURN_NONE;
+}
+
+// Is `name` of `lock` our `function`, bound to this very lock?
+bool IsOwnMethod(PyObject* lock, const char* name, PyCFunction function) {
+  PyRef method = PyRef::Steal(PyObject_GetAttrString(lock, name));
+  if (!method) {
+    PyErr_Clear();
+    return false;
   }
-  return SetError(status);
+  return PyCFunction_Check(method.get()) && PyCFunction_GetFunction(method.get()) == function &&
+         PyCFunction_GetSelf(method.get()) == lock;
 }
 
 PyObject* Exit(PyObject* self, PyObject* const*, Py_ssize_t) { return Release(self, nullptr); }
@@ -55,7 +59,7 @@ PyObject* Owner(PyObject* self, PyObject*) {
 }
 
 PyMethodDef kMethods[] = {
-    {"acquire", AsMethod(Acquire<Mutex>), METH_VARARGS | METH_KEYWORDS,
+    {"acquire", AsMethod(Acquire<Mutex>), METH_FASTCALL | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nTrue: locked.  False: not free within `timeout` seconds.\n"
      "Raises OwnerDiedError, once, when the process that held the lock was killed; it is free then."},
     {"release", Release, METH_NOARGS, "release(): unlock; any process may release a plain lock."},
@@ -82,6 +86,33 @@ PyType_Spec kSpec = {"_pyhost.Lock", sizeof(SharedObject), 0,
                      Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE, kSlots};
 
 }  // namespace
+
+bool HasOwnLocking(PyObject* lock) {
+  return IsOwnMethod(lock, "acquire", AsMethod(Acquire<Mutex>)) && IsOwnMethod(lock, "release", Release);
+}
+
+bool AcquireLock(PyObject* lock) {
+  std::optional<Mutex> mutex = OpenShared<Mutex>(lock);
+  if (!mutex) return false;
+  GilWait gil;
+  const absl::Status status = mutex->Acquire(gil.Until(Deadline::Never()));
+  if (!status.ok()) SetError(status);
+  return status.ok();
+}
+
+bool ReleaseLock(PyObject* lock) {
+  std::optional<Mutex> mutex = OpenShared<Mutex>(lock);
+  if (!mutex) return false;
+  const absl::Status status = mutex->Release();
+  if (status.ok()) return true;
+  // python3 asserts for a recursive lock, and raises ValueError for a plain one.
+  if (absl::IsFailedPrecondition(status) && mutex->type() == Mutex::Type::kRecursive) {
+    PyErr_SetString(PyExc_AssertionError, std::string(status.message()).c_str());
+  } else {
+    SetError(status);
+  }
+  return false;
+}
 
 int BindLock(PyObject* module, ModuleState* state) {
   state->lock_type = PyRef::Steal(PyType_FromModuleAndSpec(module, &kSpec, nullptr));

@@ -53,7 +53,7 @@ PyObject* GetMaximum(PyObject* self, void*) {
 }
 
 PyMethodDef kMethods[] = {
-    {"acquire", AsMethod(Acquire<Semaphore>), METH_VARARGS | METH_KEYWORDS,
+    {"acquire", AsMethod(Acquire<Semaphore>), METH_FASTCALL | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nTakes a permit.  False: none within `timeout` seconds."},
     {"release", Release, METH_NOARGS, "release(): give a permit; ValueError beyond the maximum."},
     {"__enter__", Enter<Semaphore>, METH_NOARGS, nullptr},

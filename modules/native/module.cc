@@ -33,7 +33,7 @@ int Execute(PyObject* module) {
   RegisterObjectKinds();
   auto* state = new (PyModule_GetState(module)) ModuleState();
   for (auto bind : {BindExceptions, BindShared, BindPickling, BindMemory, BindQueue, BindLine, BindLock, BindSemaphore,
-                    BindCondition, BindBarrier, BindProcess, BindPool, BindEngine, BindConnection}) {
+                    BindCondition, BindBarrier, BindSynchronized, BindProcess, BindPool, BindEngine, BindConnection}) {
     if (bind(module, state) < 0) return -1;
   }
   return 0;

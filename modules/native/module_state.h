@@ -26,6 +26,7 @@ struct ModuleState {
   PyRef condition_type;
   PyRef event_type;
   PyRef barrier_type;
+  PyRef synchronized_type;
   PyRef payload_type;       // bytes of a received message, read in place (pickling.cc)
   PyRef writer_type;        // gathers what a pickler writes (pickling.cc)
   PyRef child_type;         // bind_process.cc
@@ -64,6 +65,7 @@ int BindLock(PyObject* module, ModuleState* state);
 int BindSemaphore(PyObject* module, ModuleState* state);
 int BindCondition(PyObject* module, ModuleState* state);  // and Event
 int BindBarrier(PyObject* module, ModuleState* state);
+int BindSynchronized(PyObject* module, ModuleState* state);
 int BindProcess(PyObject* module, ModuleState* state);
 int BindPool(PyObject* module, ModuleState* state);
 int BindEngine(PyObject* module, ModuleState* state);
