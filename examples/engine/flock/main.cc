@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -70,66 +71,105 @@ class NoDecider final : public Decider {
   std::vector<Steering> steering_;
 };
 
-// Runs frames at `hz`; `before` is called with each number first.
-template <typename Before>
-uint64_t Run(Decider& decider, const Arguments& arguments, int frames, FrameTimes* times, Before before) {
-  World world(decider.agents(), decider.steering());
-  absl::Time next = absl::Now();
-  for (int frame = 0; frame < frames; ++frame) {
-    before(frame);
-    const absl::Time begin = absl::Now();
-    world.Perceive();
-    decider.Decide(frame);
-    world.Move();
-    const absl::Time end = absl::Now();
-    times->Add(end - begin);
-    if (arguments.hz == 0) continue;
-    next += absl::Seconds(1) / arguments.hz;
-    if (next > end) absl::SleepFor(next - end);
+// A world, who decides in it, and how long its frames took.
+class Simulation {
+ public:
+  Simulation(std::string name, std::unique_ptr<Decider> decider, int hz)
+      : name_(std::move(name)), decider_(std::move(decider)), hz_(hz), world_(decider_->agents(), decider_->steering()) {}
+
+  // Runs the next frames; `before` is called with each number first.
+  template <typename Before>
+  void Run(int frames, Before before) {
+    absl::Time next = absl::Now();
+    for (const int end = frame_ + frames; frame_ < end; ++frame_) {
+      before(frame_);
+      RunFrame();
+      if (hz_ == 0) continue;
+      next += absl::Seconds(1) / hz_;
+      absl::SleepFor(next - absl::Now());
+    }
   }
-  return world.Fingerprint();
+  void Run(int frames) {
+    Run(frames, [](int) {});
+  }
+
+  // What was measured until now does not count.
+  void ForgetTimes() { times_ = FrameTimes(); }
+  void PrintTimes() const { times_.Print(name_); }
+  uint64_t Fingerprint() const { return world_.Fingerprint(); }
+
+ private:
+  void RunFrame() {
+    const absl::Time begin = absl::Now();
+    world_.Perceive();
+    decider_->Decide(frame_);
+    world_.Move();
+    times_.Add(absl::Now() - begin);
+  }
+
+  std::string name_;
+  std::unique_ptr<Decider> decider_;
+  int hz_;
+  World world_;
+  FrameTimes times_;
+  int frame_ = 0;
+};
+
+// Workers that are to decide without a failure.
+absl::StatusOr<std::unique_ptr<Decider>> StartWorkers(int workers, const Arguments& arguments, const std::string& scripts,
+                                                      absl::Status* failure) {
+  WorkerSettings settings{.workers = workers, .agents = arguments.agents, .scripts = scripts};
+  settings.on_failure = [failure](int, const char*, const absl::Status& status) { failure->Update(status); };
+  return WorkerDecider::Start(settings);
 }
 
-uint64_t Measure(const char* name, Decider& decider, const Arguments& arguments) {
-  FrameTimes times;
-  const uint64_t world = Run(decider, arguments, arguments.frames, &times, [](int) {});
-  times.Print(name);
-  return world;
+absl::StatusOr<std::vector<Simulation>> StartAll(const Arguments& arguments, const std::string& scripts,
+                                                 absl::Status* failure) {
+  std::vector<Simulation> all;
+#ifdef FLOCK_WITH_INTERPRETER
+  absl::StatusOr<std::unique_ptr<Decider>> inside = StartInterpreterDecider(scripts, arguments.agents);
+  if (!inside.ok()) return inside.status();
+  all.emplace_back("an interpreter in the engine", *std::move(inside), arguments.hz);
+#endif
+  for (int workers : {1, 2}) {
+    absl::StatusOr<std::unique_ptr<Decider>> decider = StartWorkers(workers, arguments, scripts, failure);
+    if (!decider.ok()) return decider.status();
+    all.emplace_back(workers == 1 ? "1 worker" : "2 workers", *std::move(decider), arguments.hz);
+  }
+  return all;
 }
 
-absl::Status MeasureWorkers(int workers, const Arguments& arguments, const ScriptsFolder& scripts, uint64_t* world) {
-  WorkerSettings settings{.workers = workers, .agents = arguments.agents, .scripts = scripts.path()};
-  absl::Status failure;
-  settings.on_failure = [&](int, const char*, const absl::Status& status) { failure.Update(status); };
-  absl::StatusOr<std::unique_ptr<WorkerDecider>> decider = WorkerDecider::Start(settings);
-  if (!decider.ok()) return decider.status();
-  *world = Measure(workers == 1 ? "1 worker" : "2 workers", **decider, arguments);
-  return failure;
+// By turns, so that whatever else the machine does meets all of them alike.
+void RunByTurns(std::vector<Simulation>& simulations, int frames) {
+  constexpr int kTurn = 20;
+  for (int done = 0; done < frames; done += kTurn) {
+    for (Simulation& simulation : simulations) simulation.Run(std::min(kTurn, frames - done));
+  }
 }
 
 // True: all ways to decide came to the same world.
 bool CompareDeciders(const Arguments& arguments) {
   ScriptsFolder scripts(arguments.scripts);
   scripts.MendWander();
+  absl::Status failure;
+  absl::StatusOr<std::vector<Simulation>> deciding = StartAll(arguments, scripts.path(), &failure);
+  if (!deciding.ok()) return std::fprintf(stderr, "%s\n", deciding.status().ToString().c_str()), false;
+  Simulation alone("without scripts", std::make_unique<NoDecider>(arguments.agents), arguments.hz);
+  alone.Run(arguments.frames);
+  // An engine loads its scripts before it shows a frame.
+  for (Simulation& simulation : *deciding) {
+    simulation.Run(1);
+    simulation.ForgetTimes();
+  }
+  RunByTurns(*deciding, arguments.frames);
+  if (!failure.ok()) return std::fprintf(stderr, "%s\n", failure.ToString().c_str()), false;
   FrameTimes::PrintHeader();
-  NoDecider none(arguments.agents);
-  Measure("without scripts", none, arguments);
-  std::vector<uint64_t> worlds;
-#ifdef FLOCK_WITH_INTERPRETER
-  {
-    absl::StatusOr<std::unique_ptr<Decider>> inside = StartInterpreterDecider(scripts.path(), arguments.agents);
-    if (!inside.ok()) return std::fprintf(stderr, "%s\n", inside.status().ToString().c_str()), false;
-    worlds.push_back(Measure("an interpreter in the engine", **inside, arguments));
-  }
-#endif
-  for (int workers : {1, 2}) {
-    uint64_t world = 0;
-    const absl::Status status = MeasureWorkers(workers, arguments, scripts, &world);
-    if (!status.ok()) return std::fprintf(stderr, "%s\n", status.ToString().c_str()), false;
-    worlds.push_back(world);
-  }
+  alone.PrintTimes();
   bool same = true;
-  for (uint64_t world : worlds) same = same && world == worlds[0];
+  for (const Simulation& simulation : *deciding) {
+    simulation.PrintTimes();
+    same = same && simulation.Fingerprint() == deciding->front().Fingerprint();
+  }
   std::printf("all came to the same world: %s\n\n", same ? "yes" : "NO");
   return same;
 }
@@ -161,21 +201,22 @@ bool RunWithBugs(const Arguments& arguments) {
   settings.on_failure = [&](int frame, const char* script, const absl::Status& status) {
     failures.Note(frame, script, status);
   };
-  absl::StatusOr<std::unique_ptr<WorkerDecider>> decider = WorkerDecider::Start(settings);
-  if (!decider.ok()) return std::fprintf(stderr, "%s\n", decider.status().ToString().c_str()), false;
+  absl::StatusOr<std::unique_ptr<WorkerDecider>> started = WorkerDecider::Start(settings);
+  if (!started.ok()) return std::fprintf(stderr, "%s\n", started.status().ToString().c_str()), false;
+  WorkerDecider& decider = **started;
+  Simulation simulation("2 workers, one script broken", *std::move(started), arguments.hz);
   absl::Status reloaded = absl::UnavailableError("not reloaded");
-  FrameTimes times;
-  Run(**decider, arguments, kBugFrames, &times, [&](int frame) {
+  simulation.Run(kBugFrames, [&](int frame) {
     if (frame != kMendedAt) return;
     scripts.MendWander();
-    reloaded = (*decider)->Reload("wander");
+    reloaded = decider.Reload("wander");
     std::printf("frame %d: wander.py was mended and reloaded: %s\n", frame, reloaded.ToString().c_str());
   });
   std::printf("crashes %d, hangs %d, errors %d, failures after mending %d, late decisions %d of %d\n", failures.crashes,
-              failures.hangs, failures.errors, failures.after_mending, (*decider)->missed(),
+              failures.hangs, failures.errors, failures.after_mending, decider.missed(),
               kBugFrames * static_cast<int>(kGroups));
   FrameTimes::PrintHeader();
-  times.Print("2 workers, one script broken");
+  simulation.PrintTimes();
   return failures.AsPlanned() && reloaded.ok();
 }
 
