@@ -1,6 +1,8 @@
 """What the tests of this folder share: a script run in a session of its own, and what it leaves behind."""
 
+import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +92,14 @@ class SessionCase(unittest.TestCase):
     def path(self, name):
         """A path in the test's folder."""
         return os.path.join(self.folder.name, name)
+
+    def program_for_every_user(self):
+        """An installed copy of this program; the one under test may lie in a folder that is its owner's alone (/root)."""
+        os.chmod(self.folder.name, 0o755)
+        os.mkdir(self.path('bin'))
+        program = shutil.copy(sys.executable, self.path('bin'))
+        shutil.copytree(os.path.dirname(os.path.dirname(multiprocessing.__file__)), self.path('lib/pyhost'))
+        return program
 
     def run_script(self, body, main, method='spawn', *, left=(), program=sys.executable, **options):
         """What the script prints; it must exit with 0.  `left`: words of command lines that may stay behind."""

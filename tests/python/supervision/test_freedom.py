@@ -183,7 +183,6 @@ class LimitTest(SessionCase):
 
     @unittest.skipUnless(os.geteuid() == 0, 'needs to change users')
     def test_no_process_left_is_an_error_that_names_the_limit(self):
-        os.chmod(self.folder.name, 0o755)
         out = self.run_script('', '''
             _pyhost.ensure_session()
             resource.setrlimit(resource.RLIMIT_NPROC, (2, 2))
@@ -198,7 +197,7 @@ class LimitTest(SessionCase):
             first.terminate()
             first.join(20)
             print(first.exitcode)
-        ''', 'fork')
+        ''', 'fork', program=self.program_for_every_user())
         self.assertEqual(out, '11 True\n11 True\n-15\n')
 
 
@@ -233,14 +232,13 @@ class IdentityTest(SessionCase):
 
     @unittest.skipUnless(os.geteuid() == 0, 'needs to change users')
     def test_dropped_privileges_stay_dropped(self):
-        os.chmod(self.folder.name, 0o755)
         out = self.run_script(self.BODY, '''
             start(nothing).join()
             os.setgroups([])
             os.setresgid(61234, 61234, 61234)
             os.setresuid(61234, 61234, 61234)
             print(same())
-        ''')
+        ''', program=self.program_for_every_user())
         self.assertEqual(out, 'True\n')
 
     def test_no_new_privileges(self):

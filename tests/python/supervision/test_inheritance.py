@@ -68,7 +68,7 @@ def show():
 @unittest.skipUnless(shutil.which(ORACLE), 'needs python3')
 class InheritanceTest(SessionCase):
 
-    def assert_same(self, main, *options, **run):
+    def assert_same(self, main, *options, program=sys.executable, **run):
         """The script prints the same under both."""
         source = (PRELUDE.replace('import _pyhost', '') + "CONTEXT = mp.get_context('spawn')\n" + BODY
                   + "\nif __name__ == '__main__':\n" + ''.join(f'    {line}\n' for line in main.splitlines()))
@@ -76,7 +76,7 @@ class InheritanceTest(SessionCase):
             file.write(source)
         ours, theirs = [
             subprocess.run([program, *options, self.path('script.py'), 'an', 'argument'], capture_output=True, text=True,
-                           timeout=SECONDS, **run) for program in (sys.executable, ORACLE)]
+                           timeout=SECONDS, **run) for program in (program, ORACLE)]
         self.assertEqual(ours.stdout.replace('__mp_main__', '__main__'), theirs.stdout, ours.stderr)
         self.assertEqual(ours.stderr, theirs.stderr)
         self.assertTrue(ours.stdout.strip())
@@ -149,9 +149,8 @@ class InheritanceTest(SessionCase):
 
     @unittest.skipUnless(os.geteuid() == 0, 'needs to change users')
     def test_dropped_groups_users_and_capabilities(self):
-        os.chmod(self.folder.name, 0o755)
         self.assert_same('show_who()\nos.setgroups([61235])\nshow_who()\nos.setresgid(61234, 61234, 61234)\nshow_who()\n'
-                         'os.setresuid(61234, 61234, 61234)\nshow_who()')
+                         'os.setresuid(61234, 61234, 61234)\nshow_who()', program=self.program_for_every_user())
 
     @unittest.skipUnless(os.geteuid() == 0, 'needs privileges')
     def test_namespace_and_root_folder(self):
