@@ -87,7 +87,7 @@ class ResourceTracker:
         self._life = None      # Tells the tracker that we live; the same socket as _fd if the tracker is not shared
         self._identity = None  # What they are: the program may have closed them, and their numbers may be reused
         self._pid = None       # Of the tracker if it is our child
-        self._exitcode = None
+        self._exitcode = None  # Of the tracker that _stop() ended: 0 if nothing had leaked
         self._waitpid_timed_out = False  # The last _stop() gave up waiting.
         self._use_simple_format = True  # A name of CPython's, whose tests set it; there is one format here.
         os.register_at_fork(after_in_child=self._after_fork)
@@ -103,6 +103,8 @@ class ResourceTracker:
             if self._depth:
                 raise ReentrantCallError('Reentrant call into the multiprocessing resource tracker')
             if self._fd is None:
+                if self._exitcode is None:
+                    self._exitcode = 0  # Nothing was registered, so nothing leaked.
                 return
             if self._shared and self._pid is not None and self._check_alive():
                 os.write(self._fd, b'DETACH:0:noop\n')

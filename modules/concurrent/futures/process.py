@@ -153,7 +153,7 @@ def _spawn_worker(mp_context, arguments):
     return process
 
 
-class _ExecutorManager:
+class _ExecutorManagerThread:
     """What stands for the thread that the standard library's executor has: its end is that of the last worker."""
 
     name = 'ExecutorManager'
@@ -161,6 +161,10 @@ class _ExecutorManager:
 
     def __init__(self, crew):
         self._crew = crew
+
+    def run(self):
+        """What that thread does for its callers: it returns when nothing is left to be done."""
+        self.join()
 
     def join(self, timeout=None):
         """Waits until all calls are done and the last worker has ended, after shutdown()."""
@@ -320,7 +324,7 @@ class ProcessPoolExecutor(_base.Executor):
             _desks.add(desk)
             weakref.finalize(self, _close, crew, desk).atexit = False
             self._crew = crew
-            self._executor_manager_thread = _ExecutorManager(crew)
+            self._executor_manager_thread = _ExecutorManagerThread(crew)
             self._desk = desk
             return desk
 
