@@ -8,6 +8,7 @@ The prefix is a format with {name} and {pid}: pyhost.set_output_prefix(), the en
 `pyhost -X pyhost_output_prefix[=FORMAT]`.
 """
 
+import collections
 import fcntl
 import io
 import os
@@ -25,7 +26,13 @@ CONFIG_NAME = 'pyhost_output_prefix'
 # A line longer than this is written in pieces, so that output without any line end does not fill the memory.
 _LONGEST_LINE = 1 << 20
 
+_NAMES = ('stdout', 'stderr')
+_Settings = collections.namedtuple('_Settings', 'fd, mode, encoding, errors, line_buffering, write_through')
+
 _buffers = weakref.WeakSet()
+
+# 'stdout' -> (weak reference to the stream of this process, its settings, the stream that a forked child will have)
+_prepared = {}
 
 
 def check_prefix(prefix):
@@ -51,40 +58,63 @@ def prefix_of(process):
     return DEFAULT_PREFIX if option is True else option
 
 
+def prepare():
+    """Makes the streams that the next forked child will install: in it each page of memory first touched is a copy."""
+    for name in _NAMES:
+        old = getattr(sys, name)
+        known = _prepared.pop(name, None)
+        if not _is_plain(name, old):
+            continue
+        settings = _settings_of(old)
+        if known is None or known[0]() is not old or known[1] != settings:
+            known = weakref.ref(old), settings, _whole_lines(old, settings)
+        _prepared[name] = known
+
+
 def install(process):
     """Makes the standard streams of this process, which is `process`, write whole lines."""
     prefix = prefix_of(process)
     text = '' if prefix is None else check_prefix(prefix).format(name=process.name, pid=os.getpid())
-    for name in ('stdout', 'stderr'):
+    for name in _NAMES:
         old = getattr(sys, name)
-        # What a program has put in its place is left alone.
-        if type(old) not in (io.TextIOWrapper, WholeLines) or old is not getattr(sys, f'__{name}__'):
+        known = _prepared.pop(name, None)
+        if not _is_plain(name, old):
             continue
-        new = _whole_lines(old, text)
-        if new is not None:
+        new = known[2] if known is not None and known[0]() is old else _whole_lines(old, _settings_of(old))
+        if new is not None and new.buffer.begin(old, text):
             setattr(sys, name, new)
             setattr(sys, f'__{name}__', new)
 
 
-def _whole_lines(old, prefix):
-    """A stream like `old` that writes whole lines; None if `old` has no descriptor."""
+def _is_plain(name, stream):
+    """Whether it is the interpreter's stream, or ours: what a program has put in its place is left alone."""
+    return type(stream) in (io.TextIOWrapper, WholeLines) and stream is getattr(sys, f'__{name}__')
+
+
+def _settings_of(stream):
+    """What makes another stream like this one; None if it has no descriptor."""
     try:
-        fd = old.fileno()
-        prefix = prefix.encode(old.encoding, old.errors)
+        return _Settings(stream.fileno(), stream.mode, stream.encoding, stream.errors, stream.line_buffering,
+                         stream.write_through)
     except (OSError, ValueError):
         return None
-    buffer = LineBuffer(fd, old.buffer, prefix, hold=not old.write_through)
-    new = WholeLines(buffer, old)
-    new.mode = old.mode
+
+
+def _whole_lines(old, settings):
+    """A stream like `old` that writes whole lines once its buffer has begun; None if there can be none."""
+    if settings is None:
+        return None
+    new = WholeLines(LineBuffer(settings.fd, hold=not settings.write_through), settings)
+    new.mode = settings.mode
     return new
 
 
 class WholeLines(io.TextIOWrapper):
     """A text stream over a LineBuffer, which gets all text at once; its settings read as those of the stream before it."""
 
-    def __init__(self, buffer, old):
-        super().__init__(buffer, encoding=old.encoding, errors=old.errors, newline='\n', write_through=True)
-        self._settings = {'line_buffering': old.line_buffering, 'write_through': old.write_through}
+    def __init__(self, buffer, settings):
+        super().__init__(buffer, encoding=settings.encoding, errors=settings.errors, newline='\n', write_through=True)
+        self._settings = {'line_buffering': settings.line_buffering, 'write_through': settings.write_through}
 
     line_buffering = property(lambda self: self._settings['line_buffering'])
     write_through = property(lambda self: self._settings['write_through'])
@@ -101,16 +131,26 @@ class LineBuffer(io.BufferedIOBase):
     `hold` says that an incomplete line waits for its end or a flush; without it every write goes out at once (`-u`).
     """
 
-    def __init__(self, fd, old, prefix, hold):
+    def __init__(self, fd, hold):
         self._fd = fd
-        self._old = old  # Others may refer to it; it must not be collected, which would flush it.
-        self._prefix = prefix
         self._hold = hold
+        self._old = None
+        self._prefix = b''
         self._begun = False  # a part of a line was written
         self._pending = bytearray()
         self._lock = threading.RLock()
-        self._excludes = stat.S_ISFIFO(mode := os.fstat(fd).st_mode) or stat.S_ISSOCK(mode)
+        self._excludes = False
+
+    def begin(self, stream, prefix):
+        """Takes the place of the text stream's buffer; False if its descriptor is none, or cannot show the prefix."""
+        try:
+            self._prefix = prefix.encode(stream.encoding, stream.errors)
+            self._excludes = stat.S_ISFIFO(mode := os.fstat(self._fd).st_mode) or stat.S_ISSOCK(mode)
+        except (OSError, ValueError):
+            return False
+        self._old = stream.buffer  # Others may refer to it; it must not be collected, which would flush it.
         _buffers.add(self)
+        return True
 
     name = property(lambda self: self._old.name)
     mode = property(lambda self: self._old.mode)

@@ -7,9 +7,10 @@
 import atexit
 import fcntl
 import os
-import signal
 import sys
 import threading
+
+import _signal  # `signal` makes enumerations of all that it returns, in Python
 
 from . import process, random_state, util
 
@@ -50,7 +51,8 @@ class Popen:
         if code is None or self.returncode is not None:
             return
         self.returncode = code
-        util.info('process %s (pid %d) ended: %s', self._name, self.pid, self.exit_reason())
+        if util._logger:
+            util.info('process %s (pid %d) ended: %s', self._name, self.pid, self.exit_reason())
 
     def exit_reason(self):
         """How the child ended, in words; '' while it lives."""
@@ -71,15 +73,15 @@ class Popen:
 
     def interrupt(self):
         """Sends SIGINT."""
-        self._send_signal(signal.SIGINT)
+        self._send_signal(_signal.SIGINT)
 
     def terminate(self):
         """Sends SIGTERM."""
-        self._send_signal(signal.SIGTERM)
+        self._send_signal(_signal.SIGTERM)
 
     def kill(self):
         """Sends SIGKILL."""
-        self._send_signal(signal.SIGKILL)
+        self._send_signal(_signal.SIGKILL)
 
     def close(self):
         """Gives back what this object holds of the child."""
@@ -95,11 +97,13 @@ class Popen:
 
     def _launch(self, process_obj):
         import _pyhost
+        from ._output import prepare
         _warn_of_threads()
+        prepare()
         parent_end = open_own_end()
         child = None
         # An interrupt in the middle of a fork would be reported by whatever hook of the child it hits.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGINT])
         try:
             child = _pyhost.fork_child(process_obj._name, bool(process_obj.daemon))
             if child is None:
@@ -107,7 +111,7 @@ class Popen:
             self._adopt(child)
         finally:
             os.close(parent_end)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
 
 def open_own_end():
@@ -133,7 +137,7 @@ def _run_forked(process_obj, parent_end, mask):
     try:
         atexit._clear()
         atexit.register(util._exit_function)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         random_state.derive_numpy(process_obj._identity)
         code = process_obj._bootstrap(parent_sentinel=parent_end)
     finally:

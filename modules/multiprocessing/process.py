@@ -239,21 +239,22 @@ class BaseProcess:
 
     def _bootstrap(self, parent_sentinel=None):
         """The child's life, from a set-up interpreter to an exit code."""
-        from . import context, util
+        # Of modules, not of the package: that is looked up in Python, and each page touched in a fork is copied.
+        from .util import _exit_function, _flush_std_streams, info
         try:
-            self._become_current(context, util, parent_sentinel)
-            util.info('child process calling self.run()')
+            self._become_current(parent_sentinel)
+            info('child process calling self.run()')
             try:
                 self.run()
                 code = 0
             finally:
-                util._exit_function()
+                _exit_function()
         except SystemExit as end:
             code = _code_of(end)
         except KeyboardInterrupt:
             # Ctrl-C reaches every process of the terminal; the main process is the one to speak.
             code = 1
-            util.info('interrupted by the keyboard')
+            info('interrupted by the keyboard')
         except:  # noqa: E722 (nothing may pass: the caller needs a code)
             code = 1
             import traceback
@@ -261,19 +262,21 @@ class BaseProcess:
             traceback.print_exc()
         finally:
             threading._shutdown()
-            util.info('process exiting with exitcode %d', code)
-            util._flush_std_streams()
+            info('process exiting with exitcode %d', code)
+            _flush_std_streams()
         return code
 
-    def _become_current(self, context, util, parent_sentinel):
+    def _become_current(self, parent_sentinel):
         """Makes this object the current process of a child that has just been started."""
         global _current_process, _parent_process, _process_counter, _children
-        from . import _output
+        from ._output import install
+        from .context import _force_start_method
+        from .util import _close_stdin
         if self._start_method is not None:
-            context._force_start_method(self._start_method)
+            _force_start_method(self._start_method)
         _process_counter = itertools.count(1)
         _children = set()
-        util._close_stdin()
+        _close_stdin()
         # Kept until the after-fork functions have run: ending it earlier would run finalizers of the parent's.
         old_process = _current_process
         _current_process = self
@@ -285,16 +288,16 @@ class BaseProcess:
             self._after_fork()
         finally:
             del old_process
-        _output.install(self)
+        install(self)
         channel = self._config.get('pyhost_log_channel')
         if channel is not None:
             channel.install()
 
     @staticmethod
     def _after_fork():
-        from . import util
-        util._finalizer_registry.clear()
-        util._run_after_forkers()
+        from .util import _finalizer_registry, _run_after_forkers
+        _finalizer_registry.clear()
+        _run_after_forkers()
 
 
 def _code_of(end):

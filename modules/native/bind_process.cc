@@ -106,7 +106,7 @@ PyObject* ForkChild(PyObject* module, PyObject* args, PyObject* kwargs) {
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|p:fork_child", const_cast<char**>(kKeywords), &name, &daemon)) {
     return nullptr;
   }
-  Session* session = EnsureSession();
+  Session* session = EnsureSession(SessionUse::kFork);
   if (session == nullptr || PySys_Audit("os.fork", nullptr) < 0) return nullptr;
   session->NameNextFork(name, daemon ? static_cast<uint32_t>(HostFlag::kDaemon) : 0);
   auto [pid, error] = ForkInterpreter(session);

@@ -25,13 +25,13 @@ bool ProgramPath(std::string* path) {
 
 }  // namespace
 
-Session* EnsureSession() {
+Session* EnsureSession(SessionUse use) {
   if (Session* session = Session::Current(); session != nullptr && session->me()) return session;
   SessionOptions options;
   if (!ProgramPath(&options.program)) return nullptr;
   absl::StatusOr<Session*> session = Session::Ensure(options);
   if (session.ok()) {
-    WarmServer(*session);
+    if (use != SessionUse::kFork) WarmServer(*session);
     return *session;
   }
   SetError(session.status());

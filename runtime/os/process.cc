@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -25,18 +26,22 @@ absl::StatusOr<ProcessStat> ParseProcessStat(std::string_view text) {
   if (name_end == std::string_view::npos) {
     return absl::DataLossError("text of a /proc stat file without a command name");
   }
-  const absl::string_view rest(text.data() + name_end + 1, text.size() - name_end - 1);
-  const std::vector<absl::string_view> fields = absl::StrSplit(rest, absl::ByAnyChar(" \n"), absl::SkipEmpty());
-  constexpr size_t kState = 0;       // field 3 of the file
-  constexpr size_t kParent = 1;      // field 4
-  constexpr size_t kStartTime = 19;  // field 22
+  absl::string_view rest(text.data() + name_end + 1, text.size() - name_end - 1);
+  constexpr int kState = 3, kParent = 4, kStartTime = 22;  // numbers of fields
   ProcessStat stat;
-  if (fields.size() <= kStartTime || fields[kState].size() != 1 ||
-      !absl::SimpleAtoi(fields[kParent], &stat.parent) ||
-      !absl::SimpleAtoi(fields[kStartTime], &stat.start_time)) {
-    return absl::DataLossError("text of a /proc stat file with missing or malformed fields");
+  bool well_formed = true;
+  // Without a list of all fields: a fork reads this, and memory first touched in a fork is copied.
+  for (int field = kState; field <= kStartTime && well_formed; ++field) {
+    rest = absl::StripLeadingAsciiWhitespace(rest);
+    const absl::string_view word = rest.substr(0, rest.find_first_of(" \n"));
+    rest.remove_prefix(word.size());
+    if (field == kState) stat.state = word.size() == 1 ? word[0] : '?';
+    well_formed = field == kState       ? word.size() == 1
+                  : field == kParent    ? absl::SimpleAtoi(word, &stat.parent)
+                  : field == kStartTime ? absl::SimpleAtoi(word, &stat.start_time)
+                                        : !word.empty();
   }
-  stat.state = fields[kState][0];
+  if (!well_formed) return absl::DataLossError("text of a /proc stat file with missing or malformed fields");
   return stat;
 }
 

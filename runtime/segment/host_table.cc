@@ -237,7 +237,10 @@ absl::Status HostTable::Adopt(HostId id) {
   if (embryo.generation != id.generation() || embryo.state != HostState::kEmbryo) {
     return absl::FailedPreconditionError(absl::StrCat(id.ToString(), " is no embryo: it runs already or has ended"));
   }
-  StorePid(*record, id, getpid());
+  // Its forker may have been quicker.
+  const bool known = PidOf(*record, id) == getpid() && record->start_time.load(std::memory_order_relaxed) != 0 &&
+                     record->pid_namespace.load(std::memory_order_relaxed) == PidNamespace();
+  if (!known) StorePid(*record, id, getpid());
   Life running = embryo;
   running.state = HostState::kRunning;
   if (!Move(*record, embryo, running)) {
