@@ -13,7 +13,8 @@ import pickle
 import sys
 
 from . import forkserver, guard, process, random_state, spawn, util
-from . import _output, connection, pool_worker, queues, reduction, synchronize  # noqa: F401 (see above)
+from . import (_output, connection, pool_faults, pool_worker, popen_spawn_posix, queues, reduction,  # noqa: F401 (above)
+               synchronize)
 
 __all__ = ['run']
 
