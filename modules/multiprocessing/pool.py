@@ -11,6 +11,7 @@
   pool_faults.py     what a worker was doing when it ended
   pool_service.py    the thread that notices ended workers
   pool_threads.py    ThreadPool's own call path
+  pool_queues.py     that of subclasses with queues of their own
   pool_worker.py     what runs in a worker process
 
 Calls go through _pyhost.CallClient (runtime/broker/README.md): the calling thread pickles and pushes, a worker pops,
@@ -26,7 +27,7 @@ import warnings
 from . import get_context, guard, util
 from .context import TimeoutError  # noqa: F401 (known here, as in the standard library)
 from .pool_crew import CLOSE, RUN, TERMINATE, Crew
-from .pool_options import PoolOptions, ThreadOptions
+from .pool_options import PoolOptions, QueueOptions, ThreadOptions
 from .pool_outcomes import (CallCancelledError, CallTimeoutError, ExceptionWithTraceback,  # noqa: F401
                             MaybeEncodingError, PoolFailedError, RemoteCallError, RemoteTraceback, WorkerLostError,
                             exception_of, rebuild_exc)
@@ -117,12 +118,38 @@ class Pool:
     def _make_crew(self):
         if getattr(self._ctx, '_name', None) != 'fork':
             guard.check()
+        if self._has_own_queues():
+            return self._make_queue_crew()
         import _pyhost
         client = _pyhost.CallClient(cancellable=_CANCELLABLE)
         ctx, make = self._ctx, type(self).Process
         crew = Crew(client, self._processes, lambda **kwds: make(ctx, **kwds), self._initializer, self._initargs,
                     self._maxtasksperchild, self._options)
         return client, crew
+
+    # ---- Subclasses that bring their own queues (pool_queues.py) ------------------------------------------------
+
+    def _setup_queues(self):
+        """Makes the queues of such a pool; the others have none."""
+        self._inqueue = self._ctx.SimpleQueue()
+        self._outqueue = self._ctx.SimpleQueue()
+        self._quick_put = self._inqueue.put
+        self._quick_get = self._outqueue.get
+
+    @classmethod
+    def _has_own_queues(cls):
+        return any(getattr(cls, name, None) is not getattr(Pool, name, None)
+                   for name in ('_setup_queues', '_quick_put', '_quick_get'))
+
+    def _make_queue_crew(self):
+        from .pool_queues import QueueClient, QueueCrew
+        self._options = QueueOptions(self._options)
+        self._setup_queues()
+        client = QueueClient()
+        ctx, make = self._ctx, type(self).Process
+        queues = self._inqueue, self._outqueue, self._quick_put, self._quick_get
+        return client, QueueCrew(client, self._processes, lambda **kwds: make(ctx, **kwds), self._initializer,
+                                 self._initargs, self._maxtasksperchild, self._options, queues)
 
     def __del__(self, _warn=warnings.warn, RUN=RUN):
         if self._state == RUN:

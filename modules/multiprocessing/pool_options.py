@@ -2,7 +2,7 @@
 
 import numbers
 
-__all__ = ['ExecutorOptions', 'PoolOptions', 'ThreadOptions', 'check_timeout']
+__all__ = ['ExecutorOptions', 'PoolOptions', 'QueueOptions', 'ThreadOptions', 'check_timeout']
 
 _MOST_MILLISECONDS = 2**32 - 1
 
@@ -46,6 +46,24 @@ class ExecutorOptions(PoolOptions):
     def __init__(self, processes, timeout, on_worker_death, *others):
         self.goes_on = on_worker_death is not None
         super().__init__(processes, timeout, on_worker_death or 'fail', *others)
+
+
+class QueueOptions:
+    """Those of a pool whose subclass brings its own queues: `options` with nothing set."""
+
+    _REFUSED = ('a Pool subclass with queues of its own (_setup_queues) has no timeout, on_worker_death and '
+                'max_memory_per_worker')
+
+    def __init__(self, options):
+        if options.timeout is not None or options.attempts > 1 or options.max_memory is not None:
+            raise ValueError(self._REFUSED)
+        self.max_restarts = options.max_restarts
+
+    def of_call(self, timeout, on_worker_death):
+        """(0, 1), or ValueError for what cannot be had."""
+        if timeout is not None or on_worker_death not in (None, 'fail'):
+            raise ValueError(self._REFUSED)
+        return 0, 1
 
 
 class ThreadOptions:

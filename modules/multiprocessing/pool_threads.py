@@ -29,7 +29,7 @@ class LocalClient:
     def submit(self, function, args=(), kwds=None, limit=0, attempts=1, notify=False):
         """One call."""
         calls = LocalCalls(self, notify)
-        calls.add(function, lambda call: call(*args, **(kwds or {})))
+        calls.add(function, _Apply(args, kwds or {}))
         calls.end()
         return calls
 
@@ -123,10 +123,25 @@ class LocalClient:
 def _add_chunks(calls, function, star, items, chunksize):
     if chunksize == 1 and not calls.flat:
         for item in items:
-            calls.add(function, (lambda item: lambda call: call(*item) if star else call(item))(item))
+            calls.add(function, _Apply(item if star else (item,), {}))
         return
     for start in range(0, len(items), chunksize):
         calls.add(function, _Chunk(items[start:start + chunksize], star))
+
+
+class _Apply:
+    """Applies a function to arguments."""
+
+    def __init__(self, args, kwds):
+        self._args = args
+        self._kwds = kwds
+
+    def __call__(self, function):
+        return function(*self._args, **self._kwds)
+
+    def call(self, function):
+        """What is to be called for it: function, arguments, keywords."""
+        return function, self._args, self._kwds
 
 
 class _Chunk:
@@ -140,6 +155,10 @@ class _Chunk:
         if self._star:
             return [function(*item) for item in self._items]
         return [function(item) for item in self._items]
+
+    def call(self, function):
+        """What is to be called for it: function, arguments, keywords."""
+        return self, (function,), {}
 
 
 class LocalCalls:

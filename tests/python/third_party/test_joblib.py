@@ -35,7 +35,7 @@ class ParallelTest(ScriptCase):
                 print('nested:', parallel(delayed(squares)(i) for i in range(3)))
                 array = numpy.ones((200, 10_000))
                 seen = parallel(delayed(look_at)(array, i) for i in range(4))
-                print('large array:', set(total for _, total in seen))
+                print('large array:', set(seen))
                 with tempfile.NamedTemporaryFile() as file:
                     array = numpy.memmap(file.name, dtype='float64', mode='w+', shape=(20, 1000))
                     array[:] = 1
@@ -48,7 +48,7 @@ class ParallelTest(ScriptCase):
                 print('again:', parallel(delayed(square)(i) for i in range(3)))
     '''
     FACTS = (
-        'in order: True', 'in this process: False', 'nested: [[], [0], [0, 1]]', 'large array: {10000.0}',
+        'in order: True', 'in this process: False', 'nested: [[], [0], [0, 1]]', "large array: {('memmap', 10000.0)}",
         "mapped array: {('memmap', 1000.0)}", 'failed: division by zero', 'again: [0, 1, 4]',
     )
 
@@ -57,6 +57,29 @@ class ParallelTest(ScriptCase):
 
     def test_multiprocessing(self):
         self.assert_printed(self.run_script(self.PROGRAM.format(backend='multiprocessing')), *self.FACTS)
+
+
+@needs('joblib', 'numpy')
+class MemmappingPoolTest(ScriptCase):
+    def test_large_arrays_are_mapped_both_ways_of_calling(self):
+        self.assert_printed(self.run_script('''
+            import numpy
+            from joblib.pool import MemmappingPool
+
+            def look_at(array):
+                return type(array).__name__, float(array.sum())
+
+            def square(x):
+                return x * x
+
+            if __name__ == '__main__':
+                small, large = numpy.ones(10), numpy.ones(1 << 18)
+                with MemmappingPool(2, max_nbytes=1 << 20) as pool:
+                    print('apply:', pool.apply(look_at, (small,)), pool.apply(look_at, (large,)))
+                    print('map:', pool.map(look_at, [large, small], 1))
+                    print('ints:', pool.map(square, range(5)), list(pool.imap(square, range(5), 2)))
+        '''), "apply: ('ndarray', 10.0) ('memmap', 262144.0)", "map: [('memmap', 262144.0), ('ndarray', 10.0)]",
+            'ints: [0, 1, 4, 9, 16] [0, 1, 4, 9, 16]')
 
 
 @needs('joblib')
