@@ -14,6 +14,20 @@
 #include "runtime/values/segment_block.h"
 
 namespace pyhost {
+namespace {
+
+// An exception is the engine's way to fail: the script is told, and the thread that polls goes on.
+absl::StatusOr<EncodedValue> CallContained(const internal::ExposedFunction& function, const ReceivedValue& arguments) {
+  try {
+    return function(arguments.pickle(), arguments.context());
+  } catch (const std::exception& error) {
+    return absl::InternalError(absl::StrCat("it threw an exception: ", error.what()));
+  } catch (...) {
+    return absl::InternalError("it threw an exception that is no std::exception");
+  }
+}
+
+}  // namespace
 
 absl::Status ExposedFunctions::Expose(std::string_view name, internal::ExposedFunction function) {
   if (name.empty()) return absl::InvalidArgumentError("Expose: a function without a name");
@@ -81,7 +95,7 @@ absl::StatusOr<EncodedValue> ExposedFunctions::Run(Message& request, uint64_t* i
   if (function == nullptr) return absl::NotFoundError(absl::StrCat("the engine has exposed no function '", name, "'"));
   PYHOST_ASSIGN_OR_RETURN(const ReceivedValue arguments,
                           ReceivedValue::Open(session_->segment(), session_->me(), request, payload.subspan(head[1])));
-  absl::StatusOr<EncodedValue> result = (*function)(arguments.pickle(), arguments.context());
+  absl::StatusOr<EncodedValue> result = CallContained(*function, arguments);
   if (!result.ok()) return Annotate(result.status(), name);
   return result;
 }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <stdexcept>
 #include <string>
 #include <thread>
 
@@ -112,6 +113,17 @@ TEST_F(ExposedTest, OrderlyShutdownServesScriptsThatAreStillRunning) {
   auto late = pool().Call<int>("late:f");
   EXPECT_TRUE(pool().Shutdown(absl::Seconds(30)).ok());
   EXPECT_EQ(late.Get().value(), 1);
+}
+
+TEST_F(ExposedTest, ExceptionOfTheEnginesIsTheScriptsErrorAndTheEngineGoesOn) {
+  Script("ask", "from pyhost.engine import call, EngineError\n"
+                "def ask(name):\n  try: call(name)\n  except EngineError as error: return f'{error.code} {error}'\n");
+  Start({.workers = 1});
+  ASSERT_TRUE(pool().Expose("throws", []() -> int { throw std::runtime_error("no such town"); }).ok());
+  ASSERT_TRUE(pool().Expose("throws_int", []() -> int { throw 5; }).ok());
+  EXPECT_EQ(pool().Call<std::string>("ask:ask", "throws").Get().value(), "INTERNAL throws: it threw an exception: no such town");
+  EXPECT_EQ(pool().Call<std::string>("ask:ask", "throws_int").Get().value(),
+            "INTERNAL throws_int: it threw an exception that is no std::exception");
 }
 
 }  // namespace

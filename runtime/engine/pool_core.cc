@@ -18,8 +18,9 @@ namespace {
 // A reply that came, opened.
 class ReplyOutcome final : public internal::Outcome {
  public:
-  static internal::OutcomeOr Open(Session* session, Message message) {
+  static internal::OutcomeOr Open(Session* session, std::string_view function, Message message) {
     auto outcome = std::make_unique<ReplyOutcome>();
+    outcome->function_ = function;
     outcome->message_ = std::move(message);
     PYHOST_ASSIGN_OR_RETURN(const ReplyView view, ParseReply(outcome->message_.payload()));
     outcome->value_ = ReceivedValue::Open(session->segment(), session->me(), outcome->message_, view.outcome);
@@ -28,8 +29,10 @@ class ReplyOutcome final : public internal::Outcome {
   }
   std::string_view pickle() const override { return value_->pickle(); }
   DecodeContext context() const override { return value_->context(); }
+  absl::Status Named(const absl::Status& error) const override { return Annotate(error, function_); }
 
  private:
+  std::string function_;
   Message message_;
   absl::StatusOr<ReceivedValue> value_ = absl::UnknownError("");
 };
@@ -195,7 +198,7 @@ internal::OutcomeOr PoolCore::Open(std::string_view function, CallId call, Arriv
   PYHOST_ASSIGN_OR_RETURN(const ReplyView view, ParseReply(arrival.message.payload()));
   if (view.kind == ReplyKind::kError) return ExceptionStatus(function, view.outcome);
   if (view.kind == ReplyKind::kLost) return LostError(function, call, view.outcome);
-  return ReplyOutcome::Open(session_, std::move(arrival.message));
+  return ReplyOutcome::Open(session_, function, std::move(arrival.message));
 }
 
 absl::Status PoolCore::LostError(std::string_view function, CallId call, std::span<const std::byte> lost_worker) {

@@ -26,14 +26,17 @@ absl::StatusOr<std::shared_ptr<PoolCore>> PoolCore::Start(Options options) {
 absl::Status PoolCore::Begin() {
   const Deadline deadline = Deadline::After(options_.start_timeout);
   PYHOST_ASSIGN_OR_RETURN(options_.program, FindProgram(options_.program));
-  PYHOST_ASSIGN_OR_RETURN(session_, EnsureEngineSession(options_.program, options_.shared_memory_limit));
+  const std::string not_up = absl::StrCat("'", options_.program, "' did not come up as pyhost ", EngineVersion());
+  absl::StatusOr<Session*> session = EnsureEngineSession(options_.program, options_.shared_memory_limit);
+  if (!session.ok()) return Annotate(session.status(), not_up);
+  session_ = *session;
   PYHOST_ASSIGN_OR_RETURN(client_, CallClient::Create(session_->segment(), session_->me()));
   PYHOST_ASSIGN_OR_RETURN(lanes_, Lanes::Create(session_->segment(), *client_));
   exposed_ = std::make_unique<ExposedFunctions>(session_);
   client_->SetNoticeSink(this);
   absl::StatusOr<std::unique_ptr<Crew>> crew = Crew::Start(session_, client_.get(), lanes_.get(), options_, deadline);
   if (!crew.ok()) {
-    return Annotate(crew.status(), absl::StrCat("'", options_.program, "' did not come up as pyhost ", EngineVersion()));
+    return Annotate(crew.status(), not_up);
   }
   crew_ = *std::move(crew);
   crew_->BeginWatching([this] { return EndOverdue(); }, [this](HostId worker) { exposed_->DropWorker(worker); });

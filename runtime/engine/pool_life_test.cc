@@ -175,6 +175,11 @@ TEST_F(PoolLifeTest, OptionsThatMakeNoSenseAreNamed) {
   EXPECT_EQ(WorkerPool::Start({.workers = -1}).status().code(), absl::StatusCode::kInvalidArgument);
   const auto nowhere = WorkerPool::Start({.workers = 1, .working_directory = "/nowhere/at/all"});
   EXPECT_THAT(Text(nowhere.status()), HasSubstr("working directory '/nowhere/at/all': No such file or directory"));
+  const auto no_environment = WorkerPool::Start({.workers = 1, .virtual_env = "/nowhere"});
+  EXPECT_EQ(no_environment.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Text(no_environment.status()), HasSubstr("Options::virtual_env '/nowhere' is no virtual environment"));
+  const auto no_name = WorkerPool::Start({.workers = 1, .environment = {{"A=B", "x"}}});
+  EXPECT_THAT(Text(no_name.status()), HasSubstr("Options::environment: 'A=B' is no name of a variable"));
   const auto silent = WorkerPool::Start({.workers = 1, .output = {.to = Output::To::kCallback}});
   EXPECT_EQ(silent.status().code(), absl::StatusCode::kInvalidArgument);
 }

@@ -97,8 +97,7 @@ TEST_F(CallTest, ResultOfAnotherShapeSaysExpectedAndGot) {
   Start({.workers = 1});
   const absl::Status status = pool().Call<int>("bad:text").Get().status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(Text(status), HasSubstr("expected"));
-  EXPECT_THAT(Text(status), HasSubstr("seven"));
+  EXPECT_EQ(Text(status), "bad:text: expected an integer, got str \"seven\"");
 }
 
 TEST_F(CallTest, ArgumentThatCannotBeSentIsAnErrorOfThatCall) {

@@ -52,6 +52,21 @@ std::vector<std::string> EnvironmentFor(const Options& options) {
   return environment;
 }
 
+absl::Status CheckEnvironment(const Options& options) {
+  for (const auto& [name, value] : options.environment) {
+    if (name.empty() || name.find_first_of(std::string_view("=\0", 2)) != std::string::npos) {
+      return absl::InvalidArgumentError(absl::StrCat("Options::environment: '", name, "' is no name of a variable"));
+    }
+    if (value.find('\0') == std::string::npos) continue;
+    return absl::InvalidArgumentError(absl::StrCat("Options::environment: the value of ", name, " has a zero byte in it"));
+  }
+  std::error_code error;
+  const std::filesystem::path folder = options.virtual_env;
+  if (folder.empty() || std::filesystem::is_regular_file(folder / "pyvenv.cfg", error)) return absl::OkStatus();
+  return absl::NotFoundError(
+      absl::StrCat("Options::virtual_env '", options.virtual_env, "' is no virtual environment: it has no pyvenv.cfg"));
+}
+
 absl::StatusOr<UniqueFd> OpenFolder(const std::string& path) {
   UniqueFd fd(open(path.empty() ? "." : path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!fd.valid()) return ErrnoStatus(errno, absl::StrCat("the workers' working directory '", path, "'"));
@@ -68,6 +83,7 @@ absl::StatusOr<UniqueFd> OpenNoInput() {
 
 absl::StatusOr<std::unique_ptr<WorkerStarter>> WorkerStarter::Create(Session* session, const Options& options,
                                                                      const std::string& version) {
+  PYHOST_RETURN_IF_ERROR(CheckEnvironment(options));
   std::unique_ptr<WorkerStarter> starter(new WorkerStarter(session, options, version));
   PYHOST_ASSIGN_OR_RETURN(starter->working_directory_, OpenFolder(options.working_directory));
   PYHOST_ASSIGN_OR_RETURN(starter->no_input_, OpenNoInput());

@@ -35,7 +35,8 @@ ResultOf<T> Decode(const OutcomeOr& outcome) {
   if constexpr (std::is_void_v<T>) {
     return absl::OkStatus();  // Whatever the script returned.
   } else {
-    return DecodeValue<T>((*outcome)->pickle(), (*outcome)->context());
+    absl::StatusOr<T> value = DecodeValue<T>((*outcome)->pickle(), (*outcome)->context());
+    return value.ok() ? std::move(value) : (*outcome)->Named(value.status());
   }
 }
 }  // namespace internal

@@ -59,7 +59,7 @@ class Caller {
     return Future<R>(core_->Submit(function, {&encoded, 1}, options_));
   }
 
-  // `completion(ResultOf<R>)` runs in Poll(), on its thread.
+  // `completion(ResultOf<R>)` runs in Poll(), on its thread.  What it throws comes out of Poll(); others run in the next one.
   template <typename R, typename Completion, typename... A>
   void CallAsync(std::string_view function, Completion completion, const A&... arguments) const {
     core_->SubmitAsync(function, EncodeArguments(arguments...), options_,
@@ -127,7 +127,7 @@ class WorkerPool : public Caller {
 
   // Makes `function` callable from scripts: pyhost.engine.call(name, ...).  It is any callable with parameters and a result that
   // codec.h knows; a result of absl::Status or absl::StatusOr may be an error, which the script gets as an EngineError; so
-  // are arguments that do not fit.  It runs on the thread that polls: in Poll(), and in Get() on the thread that polled last (any
+  // are arguments that do not fit, and an exception that it throws (INTERNAL).  It runs on the thread that polls: in Poll(), and in Get() on the thread that polled last (any
   // thread's, while none has).  It may call the pool, and wait for it as long as another worker is free.
   // Replaces a function of that name.
   template <typename F>

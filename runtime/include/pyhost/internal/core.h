@@ -28,6 +28,8 @@ class Outcome {
   virtual ~Outcome() = default;
   virtual std::string_view pickle() const = 0;
   virtual DecodeContext context() const = 0;
+  // The error with the name of the called function in front.
+  virtual absl::Status Named(const absl::Status& error) const = 0;
 };
 using OutcomeOr = absl::StatusOr<std::unique_ptr<Outcome>>;
 
