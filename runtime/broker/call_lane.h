@@ -45,8 +45,6 @@ class CallLane {
 
   uint64_t queued() const { return calls_.depth(); }
   CallId RunningOn(HostId worker) const;
-  // The worker serves this lane; until recovery, also when it has ended.
-  bool HasHand(HostId worker) const { return HandOf(worker) != nullptr; }
   // Adds this lane's to the worker's figures.
   void AddFigures(WorkerFigures* figures) const;
 

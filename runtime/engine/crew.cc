@@ -128,9 +128,8 @@ void Crew::TellFailure() {
 // The calls that the last workers took along end as lost, which says how, rather than with the pool.
 void Crew::AwaitReports() {
   const Deadline deadline = Deadline::After(kReportPatience);
-  for (HostId worker : buried_) {
-    while (lanes_->HasHands(worker) && !deadline.Expired()) absl::SleepFor(absl::Microseconds(200));
-  }
+  for (HostId worker : buried_) lanes_->AwaitReport(worker, deadline);
+  buried_.clear();
   client_->Drain(Wait::Try()).IgnoreError();
 }
 
@@ -220,7 +219,7 @@ void Crew::Bury(const Worker& worker, const std::string& how) {
   while (worker.output && output_->Read(worker.number, worker.output->get()) && HasInput(worker.output->get())) {
   }
   lanes_->DropOwnLane(worker.process->id(), absl::AbortedError(how));
-  std::erase_if(buried_, [this](HostId dead) { return !lanes_->HasHands(dead); });
+  std::erase_if(buried_, [this](HostId dead) { return lanes_->AwaitReport(dead, Deadline::After(absl::ZeroDuration())); });
   buried_.push_back(worker.process->id());
   on_end_(worker.process->id());
 }

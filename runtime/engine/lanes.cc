@@ -5,6 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/base/status_util.h"
+#include "runtime/segment/host_table.h"
+#include "runtime/segment/segment.h"
 
 namespace pyhost {
 namespace {
@@ -108,8 +110,8 @@ HostId Lanes::WorkerRunning(CallId call) const {
   return {};
 }
 
-bool Lanes::HasHands(HostId worker) const {
-  return std::any_of(shared_.begin(), shared_.end(), [&](const auto& lane) { return lane->HasHand(worker); });
+bool Lanes::AwaitReport(HostId worker, Deadline deadline) const {
+  return segment_.hosts().WaitForRecovery(worker, {deadline, nullptr}).ok();
 }
 
 WorkerFigures Lanes::FiguresOf(HostId worker) const {

@@ -19,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "runtime/base/deadline.h"
 #include "runtime/base/ids.h"
 #include "runtime/base/mutex_lock.h"
 #include "runtime/broker/call_client.h"
@@ -50,8 +51,8 @@ class Lanes {
   bool Cancel(CallId call);
   // The worker that runs the call; none when nobody does.
   HostId WorkerRunning(CallId call) const;
-  // What this worker had in its hands, when it has ended, is not reported as lost yet.
-  bool HasHands(HostId worker) const;
+  // Waits until what this worker, which has ended, had in its hands is reported as lost.  False: not by the deadline.
+  bool AwaitReport(HostId worker, Deadline deadline) const;
   WorkerFigures FiguresOf(HostId worker) const;
   uint64_t queued() const;
 

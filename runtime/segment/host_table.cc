@@ -352,6 +352,15 @@ absl::StatusOr<ExitStatus> HostTable::WaitForExit(HostId id, Wait wait) const {
   return Exit(id);
 }
 
+absl::Status HostTable::WaitForRecovery(HostId id, Wait wait) const {
+  HostRecord* record = RecordOf(id);
+  if (record == nullptr) return absl::OkStatus();
+  return record->changed.Await(id, wait, [&] {
+    const Life life = Life::Of(record->life.load(std::memory_order_acquire));
+    return life.generation != id.generation() || life.state == HostState::kFree || life.recovered;
+  });
+}
+
 absl::StatusOr<pid_t> HostTable::WaitForPid(HostId id, Wait wait) const {
   HostRecord* record = RecordOf(id);
   if (record == nullptr) return NoSuchHost(id);
@@ -393,7 +402,9 @@ void HostTable::FinishRecovery(HostId id) {
   recovered.recovered = true;
   recovered.party = HostId();
   record->payload.store(0, std::memory_order_release);
-  if (Move(*record, recovering, recovered)) FreeIfUnwatched(*record, id);
+  if (!Move(*record, recovering, recovered)) return;
+  FreeIfUnwatched(*record, id);
+  record->changed.NotifyAll();
 }
 
 // After `recovered` was set, and after a watcher left: whichever comes last sees both.

@@ -132,6 +132,9 @@ class HostTable {
   // Waits until the host's process is gone and its end is settled: the code that it wrote itself while leaving is not
   // enough.  DeadlineExceeded, or the interruptible's error.
   absl::StatusOr<ExitStatus> WaitForExit(HostId id, Wait wait) const;
+  // Waits until what the host held has been given back, hence what it took along been reported.  DeadlineExceeded, or the
+  // interruptible's error.
+  absl::Status WaitForRecovery(HostId id, Wait wait) const;
   // Waits until the pid of an embryo is known, or it ended (start failed).
   absl::StatusOr<pid_t> WaitForPid(HostId id, Wait wait) const;
 

@@ -103,7 +103,7 @@ struct alignas(kCacheLine) HostRecord {
   std::atomic<uint32_t> parent;       // HostId
   std::atomic<uint32_t> flags;        // HostFlag bits
   std::atomic<uint64_t> payload;      // Handle of the start payload, or 0
-  WaitPoint changed;                  // notified when `exit` or `pid` is set
+  WaitPoint changed;                  // notified when `exit` or `pid` is set, and after recovery
   SharedText<64> name;
   SharedText<224> running;  // the function in its hands; of a start that failed, why
 };
