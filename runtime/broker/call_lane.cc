@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "runtime/base/crash_point.h"
 #include "runtime/base/deadline.h"
 #include "runtime/base/mutex_lock.h"
 #include "runtime/base/status_util.h"
@@ -14,10 +15,12 @@ absl::StatusOr<std::unique_ptr<CallLane>> CallLane::Create(Segment& segment, Cal
                                                            uint32_t cancellable) {
   const HostId me = client.me();
   PYHOST_ASSIGN_OR_RETURN(const Handle pool, CreatePool(segment, me, cancellable, client.reply_queue()));
+  PYHOST_CRASH_POINT("lane-pool-created");
   const auto open = [&]() -> absl::StatusOr<std::unique_ptr<CallLane>> {
     PYHOST_ASSIGN_OR_RETURN(PoolView view, OpenPool(segment, pool));
     const Handle queue = Handle::FromValue(view.state->call_queue);
     PYHOST_RETURN_IF_ERROR(segment.refs().Retain(queue, me));
+    PYHOST_CRASH_POINT("lane-queue-held");
     absl::StatusOr<Queue> calls = Queue::Open(segment, me, queue);
     if (calls.ok()) return std::unique_ptr<CallLane>(new CallLane(segment, me, pool, view, *calls));
     segment.refs().Release(queue, me);
@@ -31,18 +34,24 @@ absl::StatusOr<std::unique_ptr<CallLane>> CallLane::Create(Segment& segment, Cal
 CallLane::~CallLane() {
   Terminate();
   segment_.refs().Release(calls_.handle(), me_);
+  PYHOST_CRASH_POINT("lane-queue-released");
   segment_.refs().Release(pool_, me_);
 }
 
 absl::Status CallLane::Push(const MessageView& call) {
   MutexLock lock(mutex_);
   view_.tickets.Issue(CallId::FromValue(call.tag));
-  return calls_.PushQuietly(call);
+  PYHOST_CRASH_POINT("lane-ticket-issued");
+  absl::Status pushed = calls_.PushQuietly(call);
+  PYHOST_CRASH_POINT("lane-pushed");
+  return pushed;
 }
 
 bool CallLane::Cancel(CallId call) {
   MutexLock lock(mutex_);
-  return view_.tickets.Cancel(call);
+  const bool cancelled = view_.tickets.Cancel(call);
+  PYHOST_CRASH_POINT("lane-cancelled");
+  return cancelled;
 }
 
 std::vector<CallId> CallLane::TakeQueued() {
@@ -50,6 +59,7 @@ std::vector<CallId> CallLane::TakeQueued() {
   for (;;) {
     absl::StatusOr<std::vector<Message>> calls = calls_.PopBatch(64, Wait::Try());
     if (!calls.ok()) return taken;
+    PYHOST_CRASH_POINT("lane-queued-taken");
     for (const Message& call : *calls) taken.push_back(CallId::FromValue(call.tag()));
   }
 }
@@ -84,6 +94,7 @@ void CallLane::AddFigures(WorkerFigures* figures) const {
 
 void CallLane::Terminate() {
   view_.state->flags.fetch_or(kPoolTerminated, std::memory_order_acq_rel);
+  PYHOST_CRASH_POINT("lane-terminated");
   calls_.Close();
 }
 

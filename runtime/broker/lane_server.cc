@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "runtime/base/crash_point.h"
 #include "runtime/base/status_util.h"
 #include "runtime/os/cpu.h"
 #include "runtime/sync/waiter.h"
@@ -28,7 +29,10 @@ bool LaneServer::Take() {
     taken_ = lane->Next(Wait::Try());
     if (absl::IsDeadlineExceeded(taken_.status())) continue;  // Another worker was faster.
     current_ = lane.get();
-    if (!absl::IsOutOfRange(taken_.status())) return true;
+    if (!absl::IsOutOfRange(taken_.status())) {
+      PYHOST_CRASH_POINT("lane-server-taken");
+      return true;
+    }
     ++ended;
   }
   return ended == lanes_.size();
