@@ -6,10 +6,12 @@
 
 #include "absl/container/inlined_vector.h"
 #include "modules/native/pickle_bytes.h"
-#include "modules/native/pickle_opcodes.h"
+#include "runtime/values/pickle_opcodes.h"
 
 namespace pyhost::native {
 namespace {
+
+using enum pickle::Opcode;
 
 class BuiltinReader {
  public:
@@ -120,9 +122,9 @@ bool BuiltinReader::StepScalar(unsigned char opcode) {
   switch (opcode) {
     case kNone:
       return Push(Py_NewRef(Py_None));
-    case kTrue:
+    case kNewTrue:
       return Push(Py_NewRef(Py_True));
-    case kFalse:
+    case kNewFalse:
       return Push(Py_NewRef(Py_False));
     case kBinInt1:
       return Int<uint8_t>();
@@ -134,13 +136,13 @@ bool BuiltinReader::StepScalar(unsigned char opcode) {
       return Long();
     case kBinFloat:
       return Float();
-    case kShortUnicode:
+    case kShortBinUnicode:
       return String<uint8_t>();
-    case kUnicode:
+    case kBinUnicode:
       return String<uint32_t>();
-    case kShortBytes:
+    case kShortBinBytes:
       return Bytes<uint8_t>();
-    case kBytes:
+    case kBinBytes:
       return Bytes<uint32_t>();
     case kFrame:
       return Frame();
@@ -284,9 +286,9 @@ bool BuiltinReader::Step(unsigned char opcode) {
       return true;
     case kMemoize:
       return Memoize();
-    case kGet1:
+    case kBinGet:
       return Get<uint8_t>();
-    case kGet4:
+    case kLongBinGet:
       return Get<uint32_t>();
     default:
       return StepContainer(opcode);

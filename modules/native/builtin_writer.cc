@@ -6,7 +6,11 @@
 #include <limits>
 #include <utility>
 
+#include "runtime/values/pickle_opcodes.h"
+
 namespace pyhost::native {
+
+using enum pickle::Opcode;
 
 // ---- Memo -----------------------------------------------------------------------------------------------------------
 
@@ -57,7 +61,7 @@ bool BuiltinWriter::Write(PyObject* object) {
   std::memset(at_, 0, kHeader);
   at_ += kHeader;
   Put(kProto);
-  Put(kPickleProtocol);
+  Put(pickle::kProtocol);
   top_ = object;
   if (!WriteObject(object)) return false;
   PutOpcode(kStop);
@@ -72,10 +76,10 @@ bool BuiltinWriter::WriteKnown(PyObject* object) {
   if (entry.object == nullptr) return false;
   Reserve(kAtomBytes);
   if (entry.index <= 0xff) {
-    Put(kGet1);
+    Put(kBinGet);
     Put(static_cast<unsigned char>(entry.index));
   } else {
-    Put(kGet4);
+    Put(kLongBinGet);
     PutRaw(entry.index);
   }
   return true;
@@ -133,7 +137,7 @@ bool BuiltinWriter::WriteText(unsigned char short_opcode, unsigned char opcode, 
 
 bool BuiltinWriter::WriteString(PyObject* string) {
   if (PyUnicode_IS_COMPACT_ASCII(string)) {
-    return WriteText(kShortUnicode, kUnicode, static_cast<const char*>(PyUnicode_DATA(string)),
+    return WriteText(kShortBinUnicode, kBinUnicode, static_cast<const char*>(PyUnicode_DATA(string)),
                      PyUnicode_GET_LENGTH(string));
   }
   if (PyUnicode_GET_LENGTH(string) > kMaxText) return false;
@@ -143,13 +147,13 @@ bool BuiltinWriter::WriteString(PyObject* string) {
     PyErr_Clear();  // A lone surrogate.
     return false;
   }
-  return WriteText(kShortUnicode, kUnicode, PyBytes_AS_STRING(encoded.get()), PyBytes_GET_SIZE(encoded.get()));
+  return WriteText(kShortBinUnicode, kBinUnicode, PyBytes_AS_STRING(encoded.get()), PyBytes_GET_SIZE(encoded.get()));
 }
 
 bool BuiltinWriter::WriteObject(PyObject* object) {
   if (PyLong_CheckExact(object)) return WriteInt(object);
   if (object == Py_None || object == Py_True || object == Py_False) {
-    PutOpcode(object == Py_None ? kNone : object == Py_True ? kTrue : kFalse);
+    PutOpcode(object == Py_None ? kNone : object == Py_True ? kNewTrue : kNewFalse);
     return true;
   }
   if (PyFloat_CheckExact(object)) {
@@ -160,7 +164,7 @@ bool BuiltinWriter::WriteObject(PyObject* object) {
   if (WriteKnown(object)) return true;
   if (PyUnicode_CheckExact(object)) return WriteString(object) && Remember(object);
   if (PyBytes_CheckExact(object)) {
-    return WriteText(kShortBytes, kBytes, PyBytes_AS_STRING(object), PyBytes_GET_SIZE(object)) && Remember(object);
+    return WriteText(kShortBinBytes, kBinBytes, PyBytes_AS_STRING(object), PyBytes_GET_SIZE(object)) && Remember(object);
   }
   if (depth_ == kMaxDepth || (object == top_ && depth_ != 0)) return false;
   ++depth_;

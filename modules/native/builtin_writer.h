@@ -21,7 +21,6 @@
 #include <span>
 #include <vector>
 
-#include "modules/native/pickle_opcodes.h"
 #include "modules/native/python_ref.h"
 
 namespace pyhost::native {

@@ -6,9 +6,11 @@
 #include "modules/native/builtin_reader.h"
 #include "modules/native/builtin_writer.h"
 #include "modules/native/pickle_bytes.h"
-#include "modules/native/pickle_opcodes.h"
+#include "runtime/values/pickle_opcodes.h"
 
 namespace pyhost::native {
+
+using enum pickle::Opcode;
 
 bool AppendScalarPickle(PyObject* object, std::string* out) {
   BuiltinWriter writer;
@@ -31,7 +33,7 @@ bool IsGlobalReference(std::span<const std::byte> pickle) {
   if (!bytes.Skip(kProto) || !bytes.SkipBytes(1) || !bytes.Byte(&opcode)) return false;
   if (opcode == kFrame && (!bytes.SkipBytes(sizeof(uint64_t)) || !bytes.Byte(&opcode))) return false;
   for (int name = 0; name < 2; ++name) {  // module, qualified name
-    if (opcode != kShortUnicode || !bytes.Byte(&size) || !bytes.SkipBytes(size) || !bytes.Skip(kMemoize) ||
+    if (opcode != kShortBinUnicode || !bytes.Byte(&size) || !bytes.SkipBytes(size) || !bytes.Skip(kMemoize) ||
         !bytes.Byte(&opcode)) {
       return false;
     }

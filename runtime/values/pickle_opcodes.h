@@ -1,4 +1,4 @@
-// Opcodes of the pickle format, protocols 2 to 5, as Python's pickletools lists them.
+// Opcodes of the pickle format, protocols 2 to 5, as Python's pickletools lists them.  The one table: modules/native uses it too.
 
 #ifndef PYHOST_RUNTIME_VALUES_PICKLE_OPCODES_H_
 #define PYHOST_RUNTIME_VALUES_PICKLE_OPCODES_H_
@@ -61,6 +61,9 @@ enum Opcode : unsigned char {
   kNextBuffer = 0x97,
   kReadOnlyBuffer = 0x98,
 };
+
+// What is written here.
+inline constexpr unsigned char kProtocol = 5;
 
 }  // namespace pyhost::pickle
 

@@ -15,7 +15,6 @@
 namespace pyhost {
 namespace {
 
-constexpr unsigned char kProtocol = 5;
 constexpr int kMaxDepth = 1000;
 constexpr size_t kTypicalBytes = 128;
 
@@ -37,7 +36,7 @@ std::string_view AsText(std::span<const std::byte> bytes) {
 ValueWriter::ValueWriter() {
   out_.reserve(kTypicalBytes);
   Put(pickle::kProto);
-  Put(kProtocol);
+  Put(pickle::kProtocol);
 }
 
 // ---- Atoms --------------------------------------------------------------------------------------------------------
