@@ -93,13 +93,15 @@ class SessionCase(unittest.TestCase):
         """A path in the test's folder."""
         return os.path.join(self.folder.name, name)
 
-    def program_for_every_user(self):
-        """An installed copy of this program; the one under test may lie in a folder that is its owner's alone (/root)."""
+    def for_every_user(self):
+        """Options of a run that changes users: this program and the working directory may lie in a folder that is its
+        owner's alone (/root), so it runs an installed copy, elsewhere.
+        """
         os.chmod(self.folder.name, 0o755)
         os.mkdir(self.path('bin'))
         program = shutil.copy(sys.executable, self.path('bin'))
         shutil.copytree(os.path.dirname(os.path.dirname(multiprocessing.__file__)), self.path('lib/pyhost'))
-        return program
+        return {'program': program, 'cwd': self.folder.name}
 
     def run_script(self, body, main, method='spawn', *, left=(), program=sys.executable, **options):
         """What the script prints; it must exit with 0.  `left`: words of command lines that may stay behind."""

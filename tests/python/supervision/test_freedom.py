@@ -197,7 +197,7 @@ class LimitTest(SessionCase):
             first.terminate()
             first.join(20)
             print(first.exitcode)
-        ''', 'fork', program=self.program_for_every_user())
+        ''', 'fork', **self.for_every_user())
         self.assertEqual(out, '11 True\n11 True\n-15\n')
 
 
@@ -238,7 +238,7 @@ class IdentityTest(SessionCase):
             os.setresgid(61234, 61234, 61234)
             os.setresuid(61234, 61234, 61234)
             print(same())
-        ''', program=self.program_for_every_user())
+        ''', **self.for_every_user())
         self.assertEqual(out, 'True\n')
 
     def test_no_new_privileges(self):

@@ -150,7 +150,7 @@ class InheritanceTest(SessionCase):
     @unittest.skipUnless(os.geteuid() == 0, 'needs to change users')
     def test_dropped_groups_users_and_capabilities(self):
         self.assert_same('show_who()\nos.setgroups([61235])\nshow_who()\nos.setresgid(61234, 61234, 61234)\nshow_who()\n'
-                         'os.setresuid(61234, 61234, 61234)\nshow_who()', program=self.program_for_every_user())
+                         'os.setresuid(61234, 61234, 61234)\nshow_who()', **self.for_every_user())
 
     @unittest.skipUnless(os.geteuid() == 0, 'needs privileges')
     def test_namespace_and_root_folder(self):
