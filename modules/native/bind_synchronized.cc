@@ -120,10 +120,12 @@ int SetItem(PyObject* self, PyObject* key, PyObject* value) {
 
 struct AttributeObject {
   PyObject_HEAD
-  PyObject* name;  // interned
+  PyObject* name;        // interned
+  PyTypeObject* owners;  // _pyhost.Synchronized: looking it up would take as long as the lock
 };
 
-PyObject* NameOf(PyObject* attribute) { return reinterpret_cast<AttributeObject*>(attribute)->name; }
+AttributeObject* AsAttribute(PyObject* self) { return reinterpret_cast<AttributeObject*>(self); }
+PyObject* NameOf(PyObject* attribute) { return AsAttribute(attribute)->name; }
 
 PyObject* NewAttribute(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   static const char* const kKeywords[] = {"name", nullptr};
@@ -135,20 +137,22 @@ PyObject* NewAttribute(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   if (self == nullptr) return nullptr;
   Py_INCREF(name);
   PyUnicode_InternInPlace(&name);
-  reinterpret_cast<AttributeObject*>(self)->name = name;
+  AsAttribute(self)->name = name;
+  AsAttribute(self)->owners =
+      reinterpret_cast<PyTypeObject*>(Py_NewRef(StateOfType(type)->synchronized_type.get()));
   return self;
 }
 
 void DeallocAttribute(PyObject* self) {
   PyTypeObject* type = Py_TYPE(self);
   Py_XDECREF(NameOf(self));
+  Py_XDECREF(AsAttribute(self)->owners);
   type->tp_free(self);
   Py_DECREF(type);
 }
 
 bool CheckOwner(PyObject* attribute, PyObject* owner) {
-  auto* base = reinterpret_cast<PyTypeObject*>(StateOfType(Py_TYPE(attribute))->synchronized_type.get());
-  if (PyObject_TypeCheck(owner, base)) return true;
+  if (PyObject_TypeCheck(owner, AsAttribute(attribute)->owners)) return true;
   PyErr_Format(PyExc_TypeError, "attribute %R is for Synchronized objects, not for '%s'", NameOf(attribute),
                Py_TYPE(owner)->tp_name);
   return false;

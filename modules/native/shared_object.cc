@@ -120,6 +120,7 @@ void DetachHandle(SharedObject* self) {
   Session* session = Session::Current();
   if (self->handle && session != nullptr) session->segment().refs().Release(self->handle, session->me());
   self->handle = Handle();
+  self->state = nullptr;
 }
 
 PyObject* ReduceShared(PyObject* self, PyObject*) {

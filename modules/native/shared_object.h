@@ -25,6 +25,7 @@ namespace pyhost::native {
 struct SharedObject {
   PyObject_HEAD
   Handle handle;  // none until attached
+  void* state;    // for views with At(): View::state(), null until first used.  This object keeps it valid
 };
 
 // True when `object` is one of our shared types; `*handle` is its handle.
@@ -49,17 +50,29 @@ PyObject* NewShared(PyTypeObject* type, Session* session, const absl::StatusOr<V
   return AdoptShared(type, session, view->handle());
 }
 
+template <typename View>
+concept HasState = requires(View view) { View::At; view.state(); };
+
 // The C++ view of a shared object for one operation; not kept, because a fork changes who we are.
 // Null optional with a Python error.
 template <typename View>
 std::optional<View> OpenShared(PyObject* self) {
   Session* session = RequireSession();
   if (session == nullptr) return std::nullopt;
-  absl::StatusOr<View> view =
-      View::Open(session->segment(), session->me(), reinterpret_cast<SharedObject*>(self)->handle);
-  if (view.ok()) return *std::move(view);
-  SetError(view.status());
-  return std::nullopt;
+  auto* object = reinterpret_cast<SharedObject*>(self);
+  if constexpr (HasState<View>) {
+    using State = decltype(std::declval<View>().state());
+    if (object->state != nullptr) {
+      return View::At(session->segment(), session->me(), object->handle, static_cast<State>(object->state));
+    }
+  }
+  absl::StatusOr<View> view = View::Open(session->segment(), session->me(), object->handle);
+  if (!view.ok()) {
+    SetError(view.status());
+    return std::nullopt;
+  }
+  if constexpr (HasState<View>) object->state = view->state();
+  return *std::move(view);
 }
 
 // While alive on a thread, handles pickled on that thread are collected instead of refused.  Nests.

@@ -3,6 +3,7 @@
 #include "absl/strings/str_format.h"
 #include "runtime/base/crash_point.h"
 #include "runtime/base/status_util.h"
+#include "runtime/os/cpu.h"
 #include "runtime/segment/host_table.h"
 #include "runtime/segment/object_table.h"
 #include "runtime/segment/segment.h"
@@ -94,6 +95,21 @@ Attempt TryAcquireWaiting(MutexState& state, HostId me, uint32_t thread) {
   }
 }
 
+// For an owner in another process that is about to release: what is done under a lock mostly takes less time than giving
+// up the interpreter and taking it back.
+//
+// It looks seldom, and leaves no mark.  So the owner can take the mutex several times in a row at its full speed: both get more
+// done than if the words of the mutex changed sides with each acquisition.
+Attempt TryForAMoment(MutexState& state, HostId me, uint32_t thread) {
+  constexpr int kLooks = 4, kPausesPerLook = 32;  // 1 to 4 us in all
+  if (!SpinningMayPay()) return Attempt::kBusy;
+  for (int look = 0; look < kLooks && Load(state).owner() != me; ++look) {
+    for (int pause = 0; pause < kPausesPerLook; ++pause) SpinPause();
+    if (const Attempt attempt = TryAcquire(state, me, thread); attempt != Attempt::kBusy) return attempt;
+  }
+  return Attempt::kBusy;
+}
+
 // The owner's host is gone: says so in the word.  What its exit tells decides between the two.
 void MarkOwnerGone(MutexState& state, const HostTable& hosts, HostId owner) {
   for (;;) {
@@ -171,14 +187,13 @@ Mutex::Type Mutex::type() const {
 
 absl::Status Mutex::Acquire(Wait wait) {
   const uint32_t thread = ThreadToken();
-  uint64_t expected = 0;
-  if (state_->word.compare_exchange_strong(expected, Word::Held(me_, thread).bits(),
-                                           std::memory_order_acquire, std::memory_order_relaxed)) {
+  const Word word = Load(*state_);
+  if (word.bits() == 0 && Replace(*state_, word, Word::Held(me_, thread))) {
     PYHOST_CRASH_POINT("mutex-acquired");
     state_->depth.store(1, std::memory_order_relaxed);
     return absl::OkStatus();
   }
-  if (type() == Type::kRecursive && Word(expected).IsOf(me_, thread)) {
+  if (type() == Type::kRecursive && word.IsOf(me_, thread)) {
     const uint32_t depth = state_->depth.load(std::memory_order_relaxed);
     if (depth == UINT32_MAX) {
       return absl::ResourceExhaustedError(
@@ -193,6 +208,7 @@ absl::Status Mutex::Acquire(Wait wait) {
 absl::Status Mutex::AcquireSlow(uint32_t depth, Wait wait) {
   const uint32_t thread = ThreadToken();
   Attempt attempt = TryAcquire(*state_, me_, thread);
+  if (attempt == Attempt::kBusy && !wait.deadline.is_immediate()) attempt = TryForAMoment(*state_, me_, thread);
   if (attempt == Attempt::kBusy) {
     OwnerWatch watch;
     absl::Status waited = state_->released.Await(

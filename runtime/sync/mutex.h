@@ -41,8 +41,13 @@ class Mutex {
   static absl::StatusOr<Mutex> Create(Segment& segment, HostId me, Type type);
   // A view of an existing mutex that `me` holds.
   static absl::StatusOr<Mutex> Open(Segment& segment, HostId me, Handle handle);
+  // The same without a look-up, for who has held the object ever since a view of it had this state().
+  static Mutex At(Segment& segment, HostId me, Handle handle, MutexState* state) {
+    return Mutex(&segment, me, handle, state);
+  }
 
   Handle handle() const { return handle_; }
+  MutexState* state() const { return state_; }
   Type type() const;
 
   // OK: locked.  A recursive mutex is locked once more by its owner.  DeadlineExceeded.  Aborted: the owner

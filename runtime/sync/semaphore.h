@@ -31,8 +31,11 @@ class Semaphore {
   static absl::StatusOr<Semaphore> Create(Segment& segment, HostId me, uint32_t initial,
                                           uint32_t max_value = kMaxValue);
   static absl::StatusOr<Semaphore> Open(Segment& segment, HostId me, Handle handle);
+  // The same without a look-up, for who has held the object ever since a view of it had this state().
+  static Semaphore At(Segment&, HostId me, Handle handle, SemaphoreState* state) { return Semaphore(me, handle, state); }
 
   Handle handle() const { return handle_; }
+  SemaphoreState* state() const { return state_; }
 
   // Takes a permit.  DeadlineExceeded, or the interruptible's error.
   absl::Status Acquire(Wait wait);

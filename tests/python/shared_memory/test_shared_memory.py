@@ -221,6 +221,15 @@ if __name__ == '__main__':
         code, output, errors = run(CREATE_AND.format(arguments='', end='block.close(); block.unlink()'))
         self.assertEqual((code, errors), (0, ''))
 
+    def test_programs_that_replace_register_have_nothing_tracked(self):
+        untracked = 'block.close(); resource_tracker.unregister = lambda *args: None'
+        program = 'from multiprocessing import resource_tracker; resource_tracker.register = lambda *args: None; '
+        code, output, errors = run(program + CREATE_AND.format(arguments='', end=untracked))
+        self.assertEqual((code, errors), (0, ''))
+        block = SharedMemory(output.strip())
+        block.close()
+        block.unlink()
+
     @unittest.skipUnless(HAS_TRACK, 'new in 3.13')
     def test_an_untracked_block_stays(self):
         code, output, errors = run(CREATE_AND.format(arguments=', track=False', end=''))

@@ -1,11 +1,14 @@
 """Locks between processes.  Runs under pyhost and under python3, whose standard library is the oracle."""
 
+import ctypes
+import gc
 import multiprocessing
 import os
 import signal
 import threading
 import time
 import unittest
+import weakref
 
 from context_cases import SECONDS, UNDER_PYHOST, ContextCases, bind
 
@@ -51,6 +54,22 @@ def meet(barrier, results):
         results.put(barrier.wait(SECONDS))
     except threading.BrokenBarrierError:
         results.put('broken')
+
+
+class Point(ctypes.Structure):
+    _fields_ = [('x', ctypes.c_int), ('y', ctypes.c_double)]
+
+
+class Counted:
+    """As little of a lock as a Value needs."""
+
+    acquired = released = 0
+
+    def acquire(self):
+        self.acquired += 1
+
+    def release(self):
+        self.released += 1
 
 
 class SynchronizeCases(ContextCases):
@@ -168,6 +187,83 @@ class SynchronizeCases(ContextCases):
         self.start(add_under_lock, value.get_lock(), value.get_obj(), 10).join(SECONDS)
         self.assertEqual(value.value, 11.5)
         self.assertEqual(array[:], [1, 2, 3])
+
+    def test_items_of_an_array(self):
+        array = self.context.Array('d', 4)
+        array[1] = 2.5
+        self.assertEqual((list(array), len(array), array[-3], array[1:3]), ([0.0, 2.5, 0.0, 0.0], 4, 2.5, [2.5, 0.0]))
+        self.assertIn(2.5, array)
+        self.assertEqual(list(reversed(array)), [0.0, 0.0, 2.5, 0.0])
+        array[:2] = [1.0, 2.0]
+        self.assertEqual(sum(array), 3.0)
+        for wrong in (4, -5, 'x'):
+            with self.assertRaises((IndexError, TypeError)):
+                array[wrong]
+            with self.assertRaises((IndexError, TypeError)):
+                array[wrong] = 1.0
+        with self.assertRaises(TypeError):
+            array[0] = 'x'
+        self.assertTrue(array.acquire(False))  # An access that failed has let go of the lock.
+        array.release()
+        text = self.context.Array('c', b'hello')
+        text.value = b'hi'
+        self.assertEqual((text.raw, text.value, text[:3]), (b'hi\0lo', b'hi', b'hi\0'))
+
+    def test_values_of_structures(self):
+        point = self.context.Value(Point, 1, 2.0)
+        point.x += 5
+        with point:
+            point.y *= point.x
+        self.assertEqual((point.x, point.y, type(point).__name__), (6, 12.0, 'SynchronizedPoint'))
+        with self.assertRaises(AttributeError):
+            point.z
+        with self.assertRaises(AttributeError):
+            del point.x
+        with self.assertRaises(TypeError):
+            point.x = 'much'
+        self.assertEqual(point.x, 6)
+
+    def test_a_value_is_used_under_the_lock_it_was_given(self):
+        for lock in Counted(), self.context.Semaphore(1), threading.Lock(), self.context.Lock():
+            with self.subTest(type(lock).__name__):
+                value = self.context.Value('i', 1, lock=lock)
+                value.value += 1
+                self.assertIs(value.get_lock(), lock)
+                self.assertEqual(value.value, 2)
+                if isinstance(lock, Counted):
+                    self.assertEqual((lock.acquired, lock.released), (3, 3))
+                else:
+                    lock.acquire()
+                    self.assertFalse(self.reads_within(value, 0.1))
+                    lock.release()
+                    self.assertTrue(self.reads_within(value, SECONDS))
+
+    @staticmethod
+    def reads_within(value, seconds):
+        read = threading.Event()
+
+        def read_it():
+            value.value
+            read.set()
+
+        threading.Thread(target=read_it, daemon=True).start()
+        return read.wait(seconds)
+
+    def test_a_lock_with_another_acquire_is_called(self):
+        lock = self.context.RLock()
+        calls = []
+        acquire = lock.acquire
+        lock.acquire = lambda *args: calls.append('acquire') or acquire(*args)
+        value = self.context.Value('i', 5, lock=lock)
+        self.assertEqual((value.value, calls), (5, ['acquire']))
+
+    def test_values_go_with_their_last_reference(self):
+        value = self.context.Value('i', 5)
+        value.itself = [value]
+        gone = weakref.ref(value)
+        del value
+        gc.collect()
+        self.assertIsNone(gone())
 
 
 class PyhostSynchronizeCases:

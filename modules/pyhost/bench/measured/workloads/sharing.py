@@ -281,3 +281,22 @@ class SharedMemory(Workload):
             block.close()
             block.unlink()
         return total
+
+
+class SharedMemoryFilled(Workload):
+    name = 'shared-memory-filled'
+    title = 'SharedMemory of 1 MiB: created, filled, unlinked'
+    group = 'Managers and named memory'
+    operation = 'block'
+    batch = 50
+
+    def run(self, count):
+        data = bytes(range(256)) * 4096
+        total = 0
+        for _ in range(count):
+            block = shared_memory.SharedMemory(create=True, size=len(data))
+            block.buf[:] = data
+            total += block.buf[-1]
+            block.close()
+            block.unlink()
+        return total
