@@ -13,7 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "modules/native/gil_wait.h"
-#include "modules/native/pickling.h"
+#include "modules/native/message_pickle.h"
 #include "modules/native/session_access.h"
 #include "modules/native/shared_object.h"
 #include "modules/native/status.h"
@@ -166,12 +166,11 @@ bool CheckUsable(const LineObject* line) {
   return !line->closed;
 }
 
-bool SendPickled(const LineObject* line, const Pickled& pickled) {
+bool SendPickled(const LineObject* line, const PickledMessage& pickled) {
   std::optional<Queue> queue = OpenQueue(Outgoing(line));
   if (!queue) return false;
   GilWait gil;
-  const absl::Status status =
-      queue->Push({.parts = pickled.parts(), .handles = pickled.handles()}, gil.Until(Deadline::Never()));
+  const absl::Status status = queue->Push(pickled.message(), gil.Until(Deadline::Never()));
   if (status.ok()) return true;
   if (absl::IsFailedPrecondition(status)) {
     SetBrokenPipe(WhyClosed(line, *queue));
@@ -183,8 +182,8 @@ bool SendPickled(const LineObject* line, const Pickled& pickled) {
 
 PyObject* Send(PyObject* self, PyObject* object) {
   LineObject* line = AsLine(self);
-  Pickled pickled;
-  if (!CheckUsable(line) || !Pickle(StateOfType(Py_TYPE(self)), object, &pickled)) return nullptr;
+  PickledMessage pickled;
+  if (!CheckUsable(line) || !pickled.Take(StateOfType(Py_TYPE(self)), object)) return nullptr;
   if (!SendPickled(line, pickled)) return nullptr;
   Py_RETURN_NONE;
 }
@@ -204,22 +203,20 @@ absl::StatusOr<Message> Next(const LineObject* line) {
   return absl::CancelledError();
 }
 
-PyObject* UnpickleMessage(PyObject* self, absl::StatusOr<Message> message) {
-  if (!message.ok()) return nullptr;
-  const std::span<const std::byte> payload = message->payload();
-  return Unpickle(StateOfType(Py_TYPE(self)), *std::move(message), payload);
+PyObject* ObjectOf(PyObject* self, absl::StatusOr<Message> message) {
+  return message.ok() ? UnpickleMessage(StateOfType(Py_TYPE(self)), *std::move(message)) : nullptr;
 }
 
 PyObject* Receive(PyObject* self, PyObject*) {
   if (!CheckUsable(AsLine(self))) return nullptr;
-  return UnpickleMessage(self, Next(AsLine(self)));
+  return ObjectOf(self, Next(AsLine(self)));
 }
 
 PyObject* Exchange(PyObject* self, PyObject* object) {
   LineObject* line = AsLine(self);
-  Pickled pickled;
+  PickledMessage pickled;
   // Pickling runs other code: it may use the line, or close it.
-  if (!Pickle(StateOfType(Py_TYPE(self)), object, &pickled) || !CheckUsable(line)) return nullptr;
+  if (!pickled.Take(StateOfType(Py_TYPE(self)), object) || !CheckUsable(line)) return nullptr;
   if (line->busy) {
     PyErr_SetString(PyExc_BlockingIOError, "the line is in the middle of another exchange");
     return nullptr;
@@ -230,7 +227,7 @@ PyObject* Exchange(PyObject* self, PyObject* object) {
   line->busy = false;
   // Interrupted, or the other end is gone: a later call must not take the reply to this one for its own.
   if (!reply.ok()) Close(line);
-  return UnpickleMessage(self, std::move(reply));
+  return ObjectOf(self, std::move(reply));
 }
 
 // ---- The type -----------------------------------------------------------------------------------------------------------

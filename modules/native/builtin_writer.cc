@@ -12,6 +12,9 @@ namespace pyhost::native {
 
 using enum pickle::Opcode;
 
+// It has all opcodes that are used here, and peers of every Python that there is read it.
+static constexpr unsigned char kProtocol = 4;
+
 // ---- Memo -----------------------------------------------------------------------------------------------------------
 
 WriterMemo::Entry& WriterMemo::Find(PyObject* object) {
@@ -61,7 +64,7 @@ bool BuiltinWriter::Write(PyObject* object) {
   std::memset(at_, 0, kHeader);
   at_ += kHeader;
   Put(kProto);
-  Put(pickle::kProtocol);
+  Put(kProtocol);
   top_ = object;
   if (!WriteObject(object)) return false;
   PutOpcode(kStop);

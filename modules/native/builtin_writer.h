@@ -55,6 +55,7 @@ class BuiltinWriter {
   std::span<const std::byte> payload() const {
     return std::as_bytes(std::span(begin_, static_cast<size_t>(at_ - begin_)));
   }
+  std::span<const std::byte> pickle() const { return payload().subspan(kHeader); }
 
  private:
   static constexpr size_t kInline = 480;

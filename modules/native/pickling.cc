@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "modules/native/buffer_view.h"
+#include "modules/native/builtin_writer.h"
 #include "modules/native/memory_object.h"
 #include "modules/native/session_access.h"
 #include "modules/native/shared_object.h"
@@ -296,6 +297,11 @@ PyObject* JoinChunks(const std::vector<BufferView>& chunks) {
 PyObject* PickleBytes(PyObject* module, PyObject* args) {
   PyObject *object = nullptr, *protocol = Py_None;
   if (!PyArg_ParseTuple(args, "O|O:pickle_bytes", &object, &protocol)) return nullptr;
+  if (BuiltinWriter writer; protocol == Py_None && writer.Write(object)) {
+    const std::span<const std::byte> pickle = writer.pickle();
+    return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(pickle.data()),
+                                     static_cast<Py_ssize_t>(pickle.size()));
+  }
   ModuleState* state = StateOfModule(module);
   if (!Prepare(state)) return nullptr;
   PyRef writer = NewWriter(state);

@@ -6,19 +6,12 @@
 
 #include "modules/native/fast_arguments.h"
 #include "modules/native/gil_wait.h"
+#include "modules/native/message_pickle.h"
 #include "modules/native/pickling.h"
 #include "modules/native/queue_object.h"
-#include "modules/native/scalar_pickle.h"
 
 namespace pyhost::native {
 namespace {
-
-PyObject* UnpickleMessage(ModuleState* state, Message&& message) {
-  const std::span<const std::byte> payload = message.payload();
-  if (PyObject* plain = ReadScalarPickle(payload)) return plain;
-  if (PyErr_Occurred()) return nullptr;
-  return Unpickle(state, std::move(message), payload);
-}
 
 // Cancelled with a Python error when there is one already.
 absl::StatusOr<Message> PopUntil(PyObject* self, Deadline deadline) {

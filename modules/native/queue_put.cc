@@ -7,10 +7,9 @@
 #include <vector>
 
 #include "modules/native/buffer_view.h"
-#include "modules/native/builtin_writer.h"
 #include "modules/native/fast_arguments.h"
 #include "modules/native/gil_wait.h"
-#include "modules/native/pickling.h"
+#include "modules/native/message_pickle.h"
 #include "modules/native/queue_object.h"
 #include "modules/native/scalar_pickle.h"
 
@@ -72,13 +71,9 @@ PyObject* QueuePut(PyObject* self, PyObject* const* args, Py_ssize_t count, PyOb
     return nullptr;
   }
   ModuleState* state = StateOfType(Py_TYPE(self));
-  if (BuiltinWriter writer; MayDoWithoutPickler(state) && writer.Write(given[0])) {
-    const std::span<const std::byte> part = writer.payload();
-    return Push(self, {.parts = {&part, 1}, .handles = {}}, deadline);
-  }
-  Pickled pickled;
-  if (!Pickle(state, given[0], &pickled)) return ReportPickleError(given[3], given[0]);
-  return Push(self, {.parts = pickled.parts(), .handles = pickled.handles()}, deadline);
+  PickledMessage pickled;
+  if (!pickled.Take(state, given[0])) return ReportPickleError(given[3], given[0]);
+  return Push(self, pickled.message(), deadline);
 }
 
 PyObject* QueuePutMany(PyObject* self, PyObject* args, PyObject* kwargs) {

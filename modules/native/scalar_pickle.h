@@ -1,5 +1,5 @@
 // Plain pickles: those of plain builtins, written and read without a pickler (builtin_writer.h, builtin_reader.h).  They
-// are ordinary protocol 5 pickles behind an ordinary message payload header (pickling.h).
+// are ordinary pickles behind an ordinary message payload header (pickling.h).
 
 #ifndef PYHOST_MODULES_NATIVE_SCALAR_PICKLE_H_
 #define PYHOST_MODULES_NATIVE_SCALAR_PICKLE_H_
