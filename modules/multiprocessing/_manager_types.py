@@ -49,6 +49,11 @@ else:
     class RLock(threading._RLock):
         """A threading.RLock with `locked()`."""
 
+        def acquire(self, blocking=True, timeout=-1):
+            return bool(super().acquire(blocking, timeout))
+
+        __enter__ = acquire
+
         def locked(self):
             """Whether any thread holds the lock."""
             return self._owner is not None

@@ -232,6 +232,5 @@ class Barrier(_pyhost.Barrier, threading.Barrier):
         return self.arrive(self._timeout if timeout is None else timeout, self._action)
 
     def __repr__(self):
-        if self.broken:
-            return f'<{type(self).__qualname__} at {id(self):#x}: broken>'
-        return f'<{type(self).__qualname__} at {id(self):#x}: waiters={self.n_waiting}/{self.parties}>'
+        state = 'broken' if self.broken else f'waiters={self.n_waiting}/{self.parties}'
+        return f'<{type(self).__module__}.{type(self).__qualname__} at {id(self):#x}: {state}>'

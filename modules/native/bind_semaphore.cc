@@ -10,7 +10,7 @@ namespace pyhost::native {
 namespace {
 
 bool CheckRange(long long value, long long maximum) {
-  if (value >= 0 && maximum >= 1 && value <= maximum && maximum <= Semaphore::kMaxValue) return true;
+  if (value >= 0 && value <= maximum && maximum <= Semaphore::kMaxValue) return true;
   // python3 lets sem_open say it: OSError(EINVAL).
   PyRef message = PyRef::Steal(PyUnicode_FromFormat("semaphore value must lie in 0 ... %lld, not %lld", maximum, value));
   PyRef arguments = message ? PyRef::Steal(Py_BuildValue("(iO)", EINVAL, message.get())) : PyRef();

@@ -223,6 +223,10 @@ class Containers(Managed):
 
     def test_an_rlock_belongs_to_a_thread(self):
         lock = self.manager.RLock()
+        self.assertEqual([lock.acquire(), lock.acquire(), lock.release(), lock.release()], [True, True, None, None])
+        self.assertEqual([type(result) for result in (lock.acquire(), lock.acquire(False))], [bool, bool])
+        lock.release()
+        lock.release()
         others = []
         with lock, lock:
             thread = threading.Thread(target=lambda: others.append(lock.acquire(False)))

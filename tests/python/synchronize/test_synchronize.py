@@ -116,6 +116,14 @@ class SynchronizeCases(ContextCases):
             bounded.release()
         with self.assertRaises(OSError):
             self.context.Semaphore(-1)
+        with self.assertRaises(ValueError):
+            self.context.BoundedSemaphore(0).release()
+
+    def test_a_barrier_says_what_it_is(self):
+        barrier = self.context.Barrier(2)
+        self.assertRegex(repr(barrier), r'^<multiprocessing\.synchronize\.Barrier at 0x[0-9a-f]+: waiters=0/2>$')
+        barrier.abort()
+        self.assertRegex(repr(barrier), r'^<multiprocessing\.synchronize\.Barrier at 0x[0-9a-f]+: broken>$')
 
     def test_a_recursive_lock_counts_its_owner(self):
         lock = self.context.RLock()
