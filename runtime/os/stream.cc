@@ -209,16 +209,15 @@ absl::Status WriteAll(int fd, std::span<const std::byte> head, std::span<const s
       BlockingScope blocking(wait.interruptible);
       count = writev(fd, pieces.data(), 2);
     }
-    if (count >= 0) {
-      pieces.Skip(static_cast<size_t>(count));
-      *sent = total - pieces.left();
-    } else if (errno == EAGAIN) {
+    if (count < 0 && errno == EAGAIN) {
       PYHOST_RETURN_IF_ERROR(WaitBlocking(fd, POLLOUT, wait));
-    } else if (errno != EINTR) {
-      return CallFailed("write", fd);
-    } else if (wait.interruptible != nullptr) {
-      PYHOST_RETURN_IF_ERROR(wait.interruptible->OnSignal());
+      continue;
     }
+    if (count < 0 && errno != EINTR) return CallFailed("write", fd);
+    pieces.Skip(static_cast<size_t>(std::max<ssize_t>(count, 0)));
+    *sent = total - pieces.left();
+    // A blocking write that a signal interrupts says so only if it has written nothing; else it has written less.
+    if (pieces.left() != 0 && wait.interruptible != nullptr) PYHOST_RETURN_IF_ERROR(wait.interruptible->OnSignal());
   }
   return absl::OkStatus();
 }

@@ -157,6 +157,22 @@ TEST_P(StreamTest, ASignalInASleepIsAskedForAtOnceAndTheReadGoesOn) {
   sigaction(SIGUSR1, &before, nullptr);
 }
 
+TEST_P(StreamTest, ASignalInTheMiddleOfAMessageIsAskedForAndTheWriteGoesOn) {
+  struct sigaction action = {}, before = {};
+  action.sa_handler = [](int) {};
+  sigaction(SIGUSR1, &action, &before);
+  const std::string body(4 << 20, 'x');
+  Interrupts patient((absl::OkStatus()));
+  std::thread writer([&] { EXPECT_TRUE(Write("", body, {Deadline::Never(), &patient}).ok()); });
+  while (patient.asked.load() < 2) {  // What fits is written by then, and the rest waits.
+    pthread_kill(writer.native_handle(), SIGUSR1);
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_EQ(Read(body.size()), body);
+  writer.join();
+  sigaction(SIGUSR1, &before, nullptr);
+}
+
 TEST_P(StreamTest, BadDescriptorsAreErrors) {
   size_t sent = 0;
   EXPECT_EQ(ErrnoOf(WriteAll(-1, Bytes("a"), {}, Wait::Forever(), &sent)), EBADF);

@@ -259,6 +259,33 @@ class Signals(PipeCase):
         signal.setitimer(signal.ITIMER_REAL, 0)
         self.assertGreater(self.ticks, 0)
 
+    def test_handlers_run_while_a_message_is_sent(self):
+        data = os.urandom(8 << 20)
+        received = []
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        def slowly():
+            while self.ticks < 5:
+                time.sleep(0.001)
+            received.append(self.reader.recv_bytes())
+        thread = self.in_thread(slowly)
+        self.writer.send_bytes(data)  # Waits for a reader that waits for the handler.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        thread.join(SECONDS)
+        self.assertEqual(received, [data])
+
+    def test_a_handler_that_raises_ends_a_send(self):
+        class Stop(Exception):
+            pass
+        def stop(signum, frame):
+            raise Stop
+        signal.signal(signal.SIGALRM, stop)
+        for duplex in False, True:
+            reader, writer = Pipe(duplex)
+            with reader, writer:
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                with self.assertRaises(Stop):
+                    writer.send_bytes(bytes(8 << 20))
+
     def test_signals_do_not_restart_the_clock(self):
         signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
         start = time.monotonic()
