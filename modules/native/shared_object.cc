@@ -1,6 +1,7 @@
 #include "modules/native/shared_object.h"
 
 #include <array>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -53,8 +54,11 @@ bool LetTravel(PyObject* self, Handle handle) {
   PyRef share = SpawningShare();
   if (share) return static_cast<bool>(PyRef::Steal(PyObject_CallOneArg(share.get(), self)));
   if (!PyErr_Occurred()) {
+    // Without our module's name, which is none of the program's.
+    const char* name = Py_TYPE(self)->tp_name;
+    const char* const dot = std::strrchr(name, '.');
     PyErr_Format(PyExc_RuntimeError, "%s objects should only be shared between processes through inheritance",
-                 Py_TYPE(self)->tp_name);
+                 dot == nullptr ? name : dot + 1);
   }
   return false;
 }
