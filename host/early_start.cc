@@ -67,7 +67,8 @@ std::optional<std::vector<std::string>> KnownFlags(const std::vector<std::string
 bool WillStartProcesses(std::string_view script) {
   if (!Has(script, "multiprocessing") && !Has(script, "concurrent.futures")) return false;
   if (!Has(script, "Process(") && !Has(script, "ProcessPoolExecutor(") && !CallsPool(script)) return false;
-  // Who daemonizes closes what it did not open: nothing of ours may be open before that.
+  // Who daemonizes closes what it did not open, and may then become another user, to whom the kernel does not give back
+  // what the supervisor has.
   return !Has(script, "'fork") && !Has(script, "\"fork") && !Has(script, "os.fork") && !Has(script, "closerange");
 }
 

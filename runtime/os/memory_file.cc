@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/base/status_util.h"
 #include "runtime/os/memory_limit.h"
+#include "runtime/os/unix_socket.h"
 
 namespace pyhost {
 namespace {
@@ -32,26 +33,19 @@ absl::Status SizeError(int error, absl::string_view call, int fd, uint64_t size)
                                          DescribeLimits(), ")"));
 }
 
-absl::Status Allocate(int fd, int mode, uint64_t offset, uint64_t size) {
-  int result;
-  do {
-    result = fallocate(fd, mode, static_cast<off_t>(offset), static_cast<off_t>(size));
-  } while (result != 0 && errno == EINTR);
-  return result == 0 ? absl::OkStatus() : SizeError(errno, "fallocate", fd, size);
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<MemoryFile>> MemoryFile::Create(const char* name, uint64_t size) {
   // Beyond RLIMIT_FSIZE the kernel sends SIGXFSZ instead of an error.
   if (size > FileSizeLimit()) return SizeError(EFBIG, "ftruncate", -1, size);
-  std::unique_ptr<MemoryFile> file(new MemoryFile);
-  file->fd_ = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  if (file->fd_ < 0) return ErrnoStatus(errno, absl::StrCat("memfd_create ", name));
-  if (ftruncate(file->fd_, static_cast<off_t>(size)) != 0) return SizeError(errno, "ftruncate", file->fd_, size);
-  if (fcntl(file->fd_, F_ADD_SEALS, kSeals) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("fcntl F_ADD_SEALS of memory file ", file->fd_));
+  UniqueFd fd(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!fd.valid()) return ErrnoStatus(errno, absl::StrCat("memfd_create ", name));
+  PYHOST_ASSIGN_OR_RETURN(fd, MoveToHighNumber(std::move(fd)));
+  if (ftruncate(fd.get(), static_cast<off_t>(size)) != 0) return SizeError(errno, "ftruncate", fd.get(), size);
+  if (fcntl(fd.get(), F_ADD_SEALS, kSeals) != 0) {
+    return ErrnoStatus(errno, absl::StrCat("fcntl F_ADD_SEALS of memory file ", fd.get()));
   }
+  std::unique_ptr<MemoryFile> file(new MemoryFile(std::move(fd)));
   file->size_ = size;
   PYHOST_RETURN_IF_ERROR(file->Map());
   return file;
@@ -64,20 +58,19 @@ absl::StatusOr<std::unique_ptr<MemoryFile>> MemoryFile::Attach(int fd) {
   if ((seals & kSeals) != kSeals) {
     return absl::FailedPreconditionError(absl::StrCat("memory file ", fd, " is not sealed"));
   }
-  std::unique_ptr<MemoryFile> file(new MemoryFile);
-  file->fd_ = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-  if (file->fd_ < 0) return ErrnoStatus(errno, absl::StrCat("fcntl F_DUPFD_CLOEXEC of memory file ", fd));
+  PYHOST_ASSIGN_OR_RETURN(UniqueFd copy, DuplicateHigh(fd));
+  std::unique_ptr<MemoryFile> file(new MemoryFile(std::move(copy)));
   struct stat info;
-  if (fstat(file->fd_, &info) != 0) return ErrnoStatus(errno, absl::StrCat("fstat of memory file ", fd));
+  if (fstat(file->fd(), &info) != 0) return ErrnoStatus(errno, absl::StrCat("fstat of memory file ", fd));
   file->size_ = static_cast<uint64_t>(info.st_size);
   PYHOST_RETURN_IF_ERROR(file->Map());
   return file;
 }
 
 absl::Status MemoryFile::Map() {
-  if (size_ == 0) return absl::FailedPreconditionError(absl::StrCat("memory file ", fd_, " is empty"));
-  void* memory = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd_, 0);
-  if (memory == MAP_FAILED) return SizeError(errno, "mmap", fd_, size_);
+  if (size_ == 0) return absl::FailedPreconditionError(absl::StrCat("memory file ", fd(), " is empty"));
+  void* memory = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd(), 0);
+  if (memory == MAP_FAILED) return SizeError(errno, "mmap", fd(), size_);
   data_ = static_cast<std::byte*>(memory);
   // Only makes core dumps smaller; a kernel that refuses it does no harm.
   static_cast<void>(madvise(memory, size_, MADV_DONTDUMP));
@@ -86,7 +79,20 @@ absl::Status MemoryFile::Map() {
 
 MemoryFile::~MemoryFile() {
   if (data_ != nullptr) munmap(data_, size_);
-  if (fd_ >= 0) close(fd_);
+  if (identity_.Is(fd())) close(fd());
+}
+
+absl::StatusOr<int> MemoryFile::CheckedFd() const {
+  int lost = fd();
+  if (identity_.Is(lost)) return lost;
+  if (!recovery_) return ErrnoStatus(EBADF, absl::StrCat("memory file ", lost, ", which the program closed"));
+  PYHOST_ASSIGN_OR_RETURN(UniqueFd copy, recovery_());
+  if (!identity_.Is(copy.get())) {
+    return absl::DataLossError(absl::StrCat("another file was given back in the place of memory file ", lost));
+  }
+  // The lost number is not ours to close.  Where another thread was quicker, its duplicate serves.
+  if (fd_.compare_exchange_strong(lost, copy.get())) return copy.release();
+  return lost;
 }
 
 absl::StatusOr<PrivateMapping> PrivateMapping::Map(int fd, uint64_t file_size, uint64_t offset, uint64_t size) {
@@ -110,10 +116,19 @@ PrivateMapping::~PrivateMapping() {
   if (!pages_.empty()) munmap(pages_.data(), pages_.size());
 }
 
-absl::Status MemoryFile::Commit(uint64_t offset, uint64_t size) const { return Allocate(fd_, 0, offset, size); }
+absl::Status MemoryFile::Allocate(int mode, uint64_t offset, uint64_t size) const {
+  PYHOST_ASSIGN_OR_RETURN(const int fd, CheckedFd());
+  int result;
+  do {
+    result = fallocate(fd, mode, static_cast<off_t>(offset), static_cast<off_t>(size));
+  } while (result != 0 && errno == EINTR);
+  return result == 0 ? absl::OkStatus() : SizeError(errno, "fallocate", fd, size);
+}
+
+absl::Status MemoryFile::Commit(uint64_t offset, uint64_t size) const { return Allocate(0, offset, size); }
 
 absl::Status MemoryFile::Discard(uint64_t offset, uint64_t size) const {
-  return Allocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size);
+  return Allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size);
 }
 
 }  // namespace pyhost

@@ -9,13 +9,17 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <memory>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/base/status_util.h"
 #include "runtime/os/memory_file.h"
 #include "runtime/os/memory_limit.h"
+#include "runtime/os/unix_socket.h"
 #include "runtime/testing/child.h"
 
 namespace pyhost {
@@ -58,6 +62,56 @@ TEST(MemoryFileTest, AttachedMappingIsTheSameMemory) {
   EXPECT_NE((*attached)->fd(), file->fd());
   file->data()[77] = std::byte{7};
   EXPECT_EQ((*attached)->data()[77], std::byte{7});
+}
+
+class LostDescriptorTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<MemoryFile> file_ = *MemoryFile::Create("test", 1 << 20);
+  UniqueFd copy_{fcntl(file_->fd(), F_DUPFD_CLOEXEC, 3)};
+};
+
+TEST_F(LostDescriptorTest, IsTakenBackFromWhereRecoverySays) {
+  file_->set_recovery([this] { return DuplicateHigh(copy_.get()); });
+  close(file_->fd());
+  EXPECT_TRUE(file_->Commit(0, 1 << 20).ok());
+  EXPECT_EQ(BackedBytes(*file_), 1u << 20);
+}
+
+TEST_F(LostDescriptorTest, NumberThatBecameAnotherFileIsLeftAlone) {
+  file_->set_recovery([this] { return DuplicateHigh(copy_.get()); });
+  const int number = file_->fd();
+  UniqueFd other(memfd_create("other", MFD_CLOEXEC));
+  ASSERT_EQ(dup2(other.get(), number), number);
+  EXPECT_TRUE(file_->Commit(0, 1 << 20).ok());
+  EXPECT_NE(file_->fd(), number);
+  file_.reset();
+  struct stat info = {};
+  ASSERT_EQ(fstat(number, &info), 0);
+  EXPECT_EQ(info.st_blocks, 0);
+  close(number);
+}
+
+TEST_F(LostDescriptorTest, AnotherFileInItsPlaceIsDataLoss) {
+  file_->set_recovery([]() -> absl::StatusOr<UniqueFd> { return UniqueFd(memfd_create("other", MFD_CLOEXEC)); });
+  close(file_->fd());
+  EXPECT_EQ(file_->Commit(0, 1 << 20).code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(LostDescriptorTest, IsAnErrorThatNamesItWhereNobodyHasIt) {
+  const int number = file_->fd();
+  close(number);
+  EXPECT_THAT(std::string(file_->Commit(0, 1 << 20).message()), HasSubstr(std::to_string(number)));
+}
+
+TEST_F(LostDescriptorTest, ThreadsThatMissItTogetherShareOne) {
+  file_->set_recovery([this] { return DuplicateHigh(copy_.get()); });
+  close(file_->fd());
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([this, i] { EXPECT_TRUE(file_->Commit(static_cast<uint64_t>(i) << 18, 1 << 18).ok()); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(BackedBytes(*file_), 1u << 20);
 }
 
 TEST(MemoryFileTest, LimitsAreErrorsThatNameThem) {

@@ -1,6 +1,7 @@
 #include "runtime/segment/segment.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/base/random_id.h"
@@ -77,7 +78,9 @@ absl::StatusOr<std::unique_ptr<Segment>> Segment::Attach(int fd) {
 }
 
 int Segment::fd() const { return file_->fd(); }
-void Segment::set_fd(int fd) { file_->set_fd(fd); }
+void Segment::set_recovery(std::function<absl::StatusOr<UniqueFd>()> recovery) {
+  file_->set_recovery(std::move(recovery));
+}
 uint64_t Segment::session_id() const { return map_->header().session_id; }
 
 SegmentUsage Segment::Usage() const {
@@ -99,7 +102,8 @@ bool Segment::FirstTime(int flag) {
 absl::StatusOr<PrivateMapping> Segment::MapPrivately(std::span<const std::byte> part) const {
   const auto offset = static_cast<uint64_t>(part.data() - base_);
   if (At(offset, part.size()) == nullptr) return absl::InvalidArgumentError("memory outside of the segment");
-  return PrivateMapping::Map(fd(), size_, offset, part.size());
+  PYHOST_ASSIGN_OR_RETURN(const int fd, file_->CheckedFd());
+  return PrivateMapping::Map(fd, size_, offset, part.size());
 }
 
 }  // namespace pyhost

@@ -13,12 +13,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "runtime/base/ids.h"
+#include "runtime/os/unique_fd.h"
 
 namespace pyhost {
 
@@ -61,8 +63,8 @@ class Segment {
 
   // Owned by the segment, close-on-exec.
   int fd() const;
-  // The descriptor was moved to another number by its user (who closed the old one).
-  void set_fd(int fd);
+  // Where the descriptor is had again when the program closed it (MemoryFile::set_recovery).
+  void set_recovery(std::function<absl::StatusOr<UniqueFd>()> recovery);
   uint64_t session_id() const;    // Random, never 0.
   HostTable& hosts() { return *hosts_; }
   ObjectTable& objects() { return *objects_; }

@@ -24,6 +24,9 @@ namespace {
 // How long a fork may take to adopt its embryo before the embryo counts as abandoned.
 constexpr int64_t kAdoptionNanos = 5'000'000'000;
 
+// How long a supervisor that is being launched may take until it has a pid.
+constexpr absl::Duration kSupervisorPatience = absl::Seconds(5);
+
 std::atomic<Session*> current{nullptr};
 
 // Held while a session is created and around every fork.  In the child it is made anew: threads that waited for it do
@@ -79,6 +82,7 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Create(const SessionOptions& o
   session->segment_file_ = GuardedDescriptor(std::move(file));
   session->control_number_ = session->control_.fd();
   session->segment_number_ = session->segment_file_.fd();
+  session->GuardSegment();
   std::unique_ptr<Launcher> real = options.launcher == nullptr ? NewProcessLauncher() : nullptr;
   PYHOST_RETURN_IF_ERROR(
       session->LaunchSupervisor(options.launcher == nullptr ? *real : *options.launcher, ends.first.get()));
@@ -125,6 +129,7 @@ absl::StatusOr<Session*> Session::Join(const SessionTicket& ticket) {
   session->profile_ = ticket.profile;
   session->control_number_ = ticket.control_number;
   session->segment_number_ = ticket.segment_number;
+  session->GuardSegment();
   PYHOST_RETURN_IF_ERROR(session->TakeIdentity(ticket.me));
   PYHOST_RETURN_IF_ERROR(session->Announce());
   current.store(session.release(), std::memory_order_release);
@@ -157,24 +162,33 @@ absl::StatusOr<UniqueFd> Session::OpenSegmentFile() {
   return file;
 }
 
-absl::Status Session::Repair(GuardedDescriptor* descriptor, int number_there, std::string_view what) {
-  if (descriptor->Intact()) return absl::OkStatus();
+absl::StatusOr<UniqueFd> Session::TakeFromSupervisor(int number_there, std::string_view what) {
   auto lost = [&](const absl::Status& why) {
     return absl::UnavailableError(absl::StrCat(
         "the program closed pyhost's ", std::string(what),
         ", and it could not be taken back from the supervisor: ", std::string(why.message()),
         ".  Keep descriptors from ", kInternalDescriptorBase, " up open when closing all"));
   };
-  absl::StatusOr<HostInfo> info = segment_->hosts().Info(supervisor_);
-  if (!info.ok()) return lost(info.status());
-  absl::StatusOr<UniqueFd> process = OpenPidfd(info->pid);
+  // It may have been launched just now.
+  absl::StatusOr<pid_t> pid =
+      segment_->hosts().WaitForPid(supervisor_, Wait{.deadline = Deadline::After(kSupervisorPatience)});
+  if (!pid.ok()) return lost(pid.status());
+  absl::StatusOr<UniqueFd> process = OpenPidfd(*pid);
   if (!process.ok() || segment_->hosts().ProcessIsGone(supervisor_)) return lost(absl::NotFoundError("it is gone"));
   absl::StatusOr<UniqueFd> copy = TakeDescriptor(process->get(), number_there);
   if (!copy.ok()) return lost(copy.status());
-  absl::StatusOr<UniqueFd> placed = MoveToHighNumber(*std::move(copy));
-  if (!placed.ok()) return placed.status();
-  if (!descriptor->Restore(*std::move(placed))) return lost(absl::DataLossError("it has another file there"));
-  return absl::OkStatus();
+  return MoveToHighNumber(*std::move(copy));
+}
+
+absl::Status Session::Repair(GuardedDescriptor* descriptor, int number_there, std::string_view what) {
+  if (descriptor->Intact()) return absl::OkStatus();
+  PYHOST_ASSIGN_OR_RETURN(UniqueFd copy, TakeFromSupervisor(number_there, what));
+  if (descriptor->Restore(std::move(copy))) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("the supervisor has another file in the place of pyhost's ", std::string(what)));
+}
+
+void Session::GuardSegment() {
+  segment_->set_recovery([this] { return TakeFromSupervisor(segment_number_, "segment"); });
 }
 
 absl::Status Session::SendToSupervisor(const ControlMessage& message, std::span<const int> fds, Wait wait) {

@@ -31,7 +31,7 @@
 #include "runtime/os/unique_fd.h"
 #include "runtime/segment/host_table.h"
 #include "runtime/segment/segment.h"
-#include "runtime/session/guarded_descriptor.h"
+#include "runtime/os/guarded_descriptor.h"
 #include "runtime/supervision/protocol.h"
 #include "runtime/supervision/server_profile.h"
 
@@ -130,6 +130,10 @@ class Session {
   // Tells the supervisor to watch us, with the read end of a new life pipe.
   absl::Status Announce();
   absl::Status Repair(GuardedDescriptor* descriptor, int number_there, std::string_view what);
+  // A duplicate of one of our descriptors, which the supervisor has too.  Takes no lock.
+  absl::StatusOr<UniqueFd> TakeFromSupervisor(int number_there, std::string_view what);
+  // From now on the segment has its descriptor back whatever the program closes.
+  void GuardSegment();
   absl::Status ReserveEmbryo();
   HostId SettleFork();
   void SettleForkedEmbryos();

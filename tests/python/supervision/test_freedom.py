@@ -128,6 +128,23 @@ class DaemonTest(SessionCase):
         with open(result) as file:
             self.assertEqual(file.read(), '7')
 
+    def test_shared_memory_grows_after_all_descriptors_were_closed(self):
+        out = self.run_script('''
+            def measure(queue, sizes):
+                sizes.put([len(queue.get()) for _ in range(8)])
+        ''', '''
+            start(nothing).join()
+            queue, sizes = CONTEXT.Queue(), CONTEXT.Queue()
+            os.closerange(3, 4096)
+            opened = [os.open('/dev/zero', os.O_RDONLY) for _ in range(300)]
+            for _ in range(8):
+                queue.put(bytes(8 << 20))
+            process = start(measure, queue, sizes)
+            print(set(sizes.get(timeout=60)), all(os.read(fd, 1) == b'\\0' for fd in opened))
+            process.join()
+        ''')
+        self.assertEqual(out, '{8388608} True\n')
+
     def test_low_and_high_descriptors_reused_by_the_program(self):
         out = self.run_script('', '''
             start(nothing).join()

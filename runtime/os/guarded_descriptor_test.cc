@@ -1,4 +1,4 @@
-#include "runtime/session/guarded_descriptor.h"
+#include "runtime/os/guarded_descriptor.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

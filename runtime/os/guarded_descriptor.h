@@ -3,14 +3,27 @@
 //
 // Remembers which file it was; never closes a number that has become somebody else's.  Not thread-safe.
 
-#ifndef PYHOST_RUNTIME_SESSION_GUARDED_DESCRIPTOR_H_
-#define PYHOST_RUNTIME_SESSION_GUARDED_DESCRIPTOR_H_
+#ifndef PYHOST_RUNTIME_OS_GUARDED_DESCRIPTOR_H_
+#define PYHOST_RUNTIME_OS_GUARDED_DESCRIPTOR_H_
 
 #include <sys/types.h>
 
 #include "runtime/os/unique_fd.h"
 
 namespace pyhost {
+
+// Which file a descriptor stands for, whatever its number.  A value.
+class FileIdentity {
+ public:
+  FileIdentity() = default;
+  explicit FileIdentity(int fd);
+  // Whether `fd` is open and stands for the same file.
+  bool Is(int fd) const;
+
+ private:
+  dev_t device_ = 0;
+  ino_t inode_ = 0;
+};
 
 class GuardedDescriptor {
  public:
@@ -23,20 +36,15 @@ class GuardedDescriptor {
 
   bool Intact() const;
   int fd() const { return fd_; }
-  // The number the file had when it was new.
-  int first_number() const { return first_number_; }
   // When not Intact(): puts a duplicate of the same file in place of the lost one.  False (and nothing changes) when it is another file.
   bool Restore(UniqueFd fd);
-  bool IsSameFile(int fd) const;
   void Close();
 
  private:
   int fd_ = -1;
-  int first_number_ = -1;
-  dev_t device_ = 0;
-  ino_t inode_ = 0;
+  FileIdentity file_;
 };
 
 }  // namespace pyhost
 
-#endif  // PYHOST_RUNTIME_SESSION_GUARDED_DESCRIPTOR_H_
+#endif  // PYHOST_RUNTIME_OS_GUARDED_DESCRIPTOR_H_
