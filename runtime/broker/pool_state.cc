@@ -3,6 +3,7 @@
 #include <array>
 #include <functional>
 #include <new>
+#include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
@@ -38,8 +39,10 @@ absl::StatusOr<Handle> SharePoolQueue(Segment& segment, Handle queue) {
 void DestroyPool(Segment& segment, HostId me, Handle handle) {
   absl::StatusOr<PoolState*> state = segment.objects().StateAs<PoolState>(handle);
   if (!state.ok()) return;
-  for (Handle queue : {CallQueueOf(**state), ReplyQueueOf(**state)}) {
-    if (queue) segment.objects().EndTransit(queue, me);
+  // Who dies here is followed by another, who must not end a transit twice: the queue may be another pool's too.  A count
+  // left too high is put right by the recount.
+  for (uint64_t* queue : {&(*state)->call_queue, &(*state)->reply_queue}) {
+    if (const Handle handle = Handle::FromValue(std::exchange(*queue, 0))) segment.objects().EndTransit(handle, me);
   }
 }
 

@@ -58,8 +58,8 @@ inline constexpr uint64_t kCondemned = 1;
 constexpr uint64_t RunningWord(CallId call) { return call.value() << 1; }
 
 struct PoolState {
-  uint64_t call_queue;   // Handle; constant after creation
-  uint64_t reply_queue;  // Handle; constant after creation
+  uint64_t call_queue;   // Handle; constant after creation, 0 once the pool is being destroyed
+  uint64_t reply_queue;  // as call_queue
   uint32_t owner;        // HostId of the caller; constant after creation
   uint32_t hand_count;   // constant after creation
   uint32_t ticket_count;  // constant after creation; 0: no call can be cancelled

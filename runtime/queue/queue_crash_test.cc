@@ -168,6 +168,25 @@ TEST_F(QueueCrashTest, MessageInADeadHostsHandsIsFreed) {
   EXPECT_EQ(segment().Usage().used_bytes, baseline_.used_bytes);
 }
 
+TEST_F(QueueCrashTest, WhatADestroyedQueueCarriedIsLetGoOnce) {
+  for (std::string_view point : {"queue-destroy-noted", "object-destroyed-before-freed"}) {
+    SCOPED_TRACE(point);
+    const Handle shared = *segment().objects().Create(ObjectKind::kMemory, 5000, me());
+    const std::array handles = {shared};
+    ASSERT_OK(queue_->Push({.parts = {}, .handles = handles}, Wait::Try()));
+    DieAt(point, [&](Queue&, HostId self) {
+      Queue own = *Queue::Create(segment(), self);
+      ASSERT_OK(own.Push({.parts = {}, .handles = handles}, Wait::Try()));
+      segment().objects().Drop(own.handle(), self, self);
+    });
+    segment().objects().Drop(shared, me(), me());
+    EXPECT_OK(segment().objects().State(shared).status()) << "the other queue carries it";
+    EXPECT_OK(queue_->Pop(Wait::Try()).status());
+    EXPECT_FALSE(segment().objects().State(shared).ok()) << "nobody carries it any more";
+  }
+  ExpectIntact();
+}
+
 TEST_F(QueueCrashTest, CloseThatADeadOneBeganIsFinished) {
   DieAt("queue-half-closed", [&](Queue& queue, HostId) { queue.Close(); });
   EXPECT_TRUE(queue_->closed());

@@ -2,8 +2,10 @@
 // it carries.
 
 #include <functional>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "runtime/base/crash_point.h"
 #include "runtime/queue/chunk.h"
 #include "runtime/queue/ends.h"
 #include "runtime/queue/queue.h"
@@ -31,7 +33,7 @@ void VisitFrames(Segment& segment, const QueueState& state, Visit visit) {
   }
 }
 
-// The chunks from the head's to the tail's, and the spare.  `visit` may free the chunk it is told.
+// The chunks from the head's to the tail's, and the spare.
 void VisitChunks(Segment& segment, const QueueState& state, Visit visit) {
   const uint64_t last = state.tails[ObserveTail(state).side()].chunk;
   uint64_t offset = state.heads[ObserveHead(state).side()].chunk;
@@ -47,18 +49,32 @@ void VisitChunks(Segment& segment, const QueueState& state, Visit visit) {
   if (spare.header != nullptr) visit(Handle::FromValue(spare.header->handle));
 }
 
+void VisitCarried(Segment& segment, const QueueState& state, Visit visit) {
+  if ((state.flags.load(std::memory_order_relaxed) & kQueueCarries) != 0) VisitFrames(segment, state, visit);
+  VisitChunks(segment, state, visit);
+}
+
+bool IsDestroyed(const QueueState& state) {
+  return (state.flags.load(std::memory_order_acquire) & kQueueDestroyed) != 0;
+}
+
 QueueState* StateOf(Segment& segment, Handle handle) {
   absl::StatusOr<QueueState*> state = segment.objects().StateAs<QueueState>(handle);
   return state.ok() ? *state : nullptr;
 }
 
-// Nobody else can reach the queue any more: no locks.
+// Nobody else can reach the queue any more: no locks.  Who dies here is followed by another, who must neither let go twice
+// of what another queue carries too, nor look into chunks that are somebody else's by then: it is noted first, once and for
+// all.  A transit that the dead one did not come to end is put right by the recount.
 void Destroy(Segment& segment, HostId me, Handle handle) {
   QueueState* state = StateOf(segment, handle);
   if (state == nullptr) return;
-  const auto end_transit = [&](Handle carried) { segment.objects().EndTransit(carried, me); };
-  if ((state->flags.load(std::memory_order_relaxed) & kQueueCarries) != 0) VisitFrames(segment, *state, end_transit);
-  VisitChunks(segment, *state, end_transit);
+  if (IsDestroyed(*state)) return;
+  std::vector<Handle> carried;
+  VisitCarried(segment, *state, [&](Handle one) { carried.push_back(one); });
+  state->flags.fetch_or(kQueueDestroyed, std::memory_order_release);
+  PYHOST_CRASH_POINT("queue-destroy-noted");
+  for (Handle one : carried) segment.objects().EndTransit(one, me);
 }
 
 bool EndsWith(const QueueState& state, HostId host) {
@@ -90,8 +106,7 @@ void VisitTransits(Segment& segment, HostId me, Handle handle,
   if (state == nullptr) return;
   ProducerLock producers(segment, me, *state);
   ConsumerLock consumers(segment, me, *state);
-  if ((state->flags.load(std::memory_order_relaxed) & kQueueCarries) != 0) VisitFrames(segment, *state, visit);
-  VisitChunks(segment, *state, visit);
+  if (!IsDestroyed(*state)) VisitCarried(segment, *state, visit);
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ struct QueueCount {
 struct QueueState {
   // Line 0: producers, under push_lock.
   alignas(64) OwnerLock push_lock;
-  std::atomic<uint32_t> flags;    // kQueueCarries, kQueueClosed; kept here for producers, to spare them line 1
+  std::atomic<uint32_t> flags;    // kQueueCarries and so on; kept here for producers, to spare them line 1
   QueuePosition tails[2];         // tails[tail.side] is where the next frame goes
   uint64_t known_freed;           // copy of `freed_at`, valid for the chunk of the tail
   uint64_t known_head;            // copy of `head`
@@ -88,6 +88,7 @@ static_assert(offsetof(QueueState, head) == 192);
 // Bits of QueueState::flags.
 inline constexpr uint32_t kQueueCarries = 1;  // a message has carried a handle: recounts must look inside
 inline constexpr uint32_t kQueueClosed = 2;   // like `closed`
+inline constexpr uint32_t kQueueDestroyed = 4;  // what it carried is being let go: nobody looks inside any more
 
 struct ChunkHeader {
   uint64_t handle;             // the chunk's own object

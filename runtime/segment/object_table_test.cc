@@ -4,10 +4,12 @@
 
 #include <atomic>
 #include <cstring>
+#include <functional>
 #include <random>
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -216,12 +218,23 @@ TEST_F(ObjectTableTest, ForkedHostHoldsWhatItsParentHeld) {
   EXPECT_FALSE(Exists(handle));
 }
 
+// "Pools" that make a chain: the state of each names the next object, which it keeps alive by a transit.  As with every
+// kind, what is named is taken out before it is let go: whoever does that may die, and another comes.
+void RegisterLink() {
+  RegisterKind(ObjectKind::kPool,
+               {.destroy = [](Segment& segment, HostId me, Handle handle) {
+                  uint64_t& state = **segment.objects().StateAs<uint64_t>(handle);
+                  const Handle next = Handle::FromValue(std::exchange(state, uint64_t{0}));
+                  if (next) segment.objects().EndTransit(next, me);
+                },
+                .visit_transits = [](Segment& segment, HostId, Handle handle, const std::function<void(Handle)>& visit) {
+                  const Handle next = Handle::FromValue(**segment.objects().StateAs<uint64_t>(handle));
+                  if (next) visit(next);
+                }});
+}
+
 TEST_F(ObjectTableTest, DestroyMayDropALongChainOfObjects) {
-  // Each object's state names the next one, which it keeps alive by a transit.
-  RegisterKind(ObjectKind::kPool, {.destroy = [](Segment& segment, HostId me, Handle handle) {
-                 const Handle next = Handle::FromValue(**segment.objects().StateAs<uint64_t>(handle));
-                 if (next) segment.objects().EndTransit(next, me);
-               }});
+  RegisterLink();
   Handle head;
   for (int i = 0; i < 4000; ++i) {
     const Handle handle = *objects_.Create(ObjectKind::kPool, 64, segment_.me());
@@ -386,6 +399,36 @@ INSTANTIATE_TEST_SUITE_P(Points, ObjectTableCrashTest, ::testing::ValuesIn(kCras
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 });
+
+TEST_F(ObjectTableTest, AChainWhoseDestroyerDiedIsDestroyedByTheNext) {
+  if (!testing::kCrashPointsBuilt) GTEST_SKIP() << "built without crash points";
+  RegisterLink();
+  for (const int nth : {1, 2, 7}) {
+    // The last of the chain is carried by somebody else too.
+    const Handle shared = CreateMemory(64);
+    const Handle other = *objects_.Create(ObjectKind::kPool, 0, segment_.me());
+    **objects_.StateAs<uint64_t>(other) = shared.value();
+    ASSERT_TRUE(objects_.AddTransit(shared).ok());
+    EXPECT_EQ(segment_.RunHost([&](HostId self) {
+      Handle head = shared;
+      for (int i = 0; i < 8; ++i) {
+        const Handle handle = *objects_.Create(ObjectKind::kPool, 64, self);
+        ASSERT_TRUE(objects_.AddTransit(head).ok());
+        **objects_.StateAs<uint64_t>(handle) = head.value();
+        objects_.Drop(head, self, self);
+        head = handle;
+      }
+      KillAtCrashPoint("object-destroyed-before-freed", nth);
+      objects_.Drop(head, self, self);
+    }),
+              Killed(SIGKILL));
+    EXPECT_EQ(segment_->Usage().objects, 2u);
+    Drop(shared);
+    EXPECT_TRUE(Exists(shared)) << "another carries it";
+    Drop(other);
+    ExpectNothingLeft();
+  }
+}
 
 TEST_F(ObjectTableTest, ADeadRecovererIsReplaced) {
   if (!testing::kCrashPointsBuilt) GTEST_SKIP() << "built without crash points";
