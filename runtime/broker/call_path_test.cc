@@ -224,6 +224,27 @@ TEST_F(CallPathCrashTest, CallInTheHandsOfADeadWorkerIsLost) {
   EXPECT_EQ(Collect(), (Outcomes{{0, "lost"}, {1, "<b>"}, {2, "<c>"}}));
 }
 
+TEST_F(CallPathCrashTest, RecovererThatDiesAfterItReportedACallReportsItOnce) {
+  Submit({"a", "b"});
+  HostId dead;
+  auto worker = segment_.StartHost(
+      [&](HostId self) {
+        KillAtCrashPoint("pool-after-take");
+        Serve(*segment_, self, client_->handle());
+      },
+      &dead);
+  const ChildEnd end = worker->Reap();
+  segment_.hosts().SetExit(dead, {ExitStatus::Kind::kSignaled, end.value}, true);
+  EXPECT_EQ(segment_.RunHost([&](HostId self) {
+    KillAtCrashPoint("pool-recover-after-lost");
+    if (segment_.hosts().BeginRecovery(dead, self)) segment_.objects().Recover(dead, self);
+  }),
+            Killed(SIGKILL));
+  segment_.Bury(dead, end);
+  ServeTheRest();
+  EXPECT_EQ(Collect(), (Outcomes{{0, "lost"}, {1, "<b>"}}));
+}
+
 TEST_F(CallPathCrashTest, LostCallNamesItsWorkerAndItsEnd) {
   Submit({"a"});
   HostId id;

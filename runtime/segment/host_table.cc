@@ -241,6 +241,7 @@ absl::Status HostTable::Adopt(HostId id) {
   const bool known = PidOf(*record, id) == getpid() && record->start_time.load(std::memory_order_relaxed) != 0 &&
                      record->pid_namespace.load(std::memory_order_relaxed) == PidNamespace();
   if (!known) StorePid(*record, id, getpid());
+  PYHOST_CRASH_POINT("host-adopting");
   Life running = embryo;
   running.state = HostState::kRunning;
   if (!Move(*record, embryo, running)) {
@@ -388,7 +389,9 @@ bool HostTable::BeginRecovery(HostId id, HostId me) {
   recovering.state = HostState::kRecovering;
   recovering.party = me;
   // Replacing oneself changes nothing: the recoverer starts over.
-  return life.Word() == recovering.Word() || Move(*record, life, recovering);
+  if (life.Word() != recovering.Word() && !Move(*record, life, recovering)) return false;
+  PYHOST_CRASH_POINT("host-recovering");
+  return true;
 }
 
 void HostTable::FinishRecovery(HostId id) {
@@ -402,7 +405,9 @@ void HostTable::FinishRecovery(HostId id) {
   recovered.recovered = true;
   recovered.party = HostId();
   record->payload.store(0, std::memory_order_release);
+  PYHOST_CRASH_POINT("host-recovery-payload-cleared");
   if (!Move(*record, recovering, recovered)) return;
+  PYHOST_CRASH_POINT("host-recovered");
   FreeIfUnwatched(*record, id);
   record->changed.NotifyAll();
 }

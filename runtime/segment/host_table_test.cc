@@ -279,6 +279,56 @@ TEST_F(HostTableTest, AnEmbryoThatWasNeverFilledCanBeEnded) {
   EXPECT_EQ(hosts_.Exit(id), kLost);
 }
 
+TEST_F(HostTableTest, AnEndWhoseWriterDiedIsFinishedByTheNext) {
+  if (!testing::kCrashPointsBuilt) GTEST_SKIP() << "needs crash points";
+  const HostId id = segment_.NewHost();
+  ASSERT_TRUE(hosts_.Adopt(id).ok());
+  ASSERT_EQ(RunInChild([&] {
+              KillAtCrashPoint("host-exit-before-ended");
+              hosts_.SetExit(id, kSegv, true);
+            }),
+            Killed(SIGKILL));
+  EXPECT_EQ(StateOf(id), HostState::kRunning);
+  EXPECT_FALSE(hosts_.BeginRecovery(id, segment_.me()));
+  hosts_.SetExit(id, kLost, true);
+  EXPECT_EQ(StateOf(id), HostState::kEnded);
+  EXPECT_EQ(hosts_.Exit(id), kSegv) << "what was known stays";
+  EXPECT_TRUE(hosts_.BeginRecovery(id, segment_.me()));
+}
+
+// Where a death leaves the pid of a process that never became this host, or no longer is.
+TEST_F(HostTableTest, AnAdopterThatDiesOnTheWayIsGone) {
+  if (!testing::kCrashPointsBuilt) GTEST_SKIP() << "needs crash points";
+  const HostId id = segment_.NewHost();
+  ASSERT_EQ(RunInChild([&] {
+              KillAtCrashPoint("host-adopting");
+              hosts_.Adopt(id).IgnoreError();
+            }),
+            Killed(SIGKILL));
+  EXPECT_EQ(StateOf(id), HostState::kEmbryo);
+  EXPECT_TRUE(hosts_.ProcessIsGone(id));
+  LiveAndDie(id);
+  EXPECT_FALSE(hosts_.Info(id).ok());
+}
+
+TEST_F(HostTableTest, ARecovererThatDiesAtEachStepIsReplaced) {
+  if (!testing::kCrashPointsBuilt) GTEST_SKIP() << "needs crash points";
+  for (const char* point : {"host-recovering", "host-recovery-payload-cleared", "host-recovered"}) {
+    SCOPED_TRACE(point);
+    const HostId id = segment_.NewHost();
+    hosts_.SetExit(id, kSegv, true);
+    EXPECT_EQ(segment_.RunHost([&](HostId self) {
+      KillAtCrashPoint(point);
+      if (hosts_.BeginRecovery(id, self)) hosts_.FinishRecovery(id);
+    }),
+              Killed(SIGKILL));
+    if (hosts_.BeginRecovery(id, segment_.me())) hosts_.FinishRecovery(id);
+    EXPECT_EQ(hosts_.Exit(id), kSegv) << "watched, hence readable";
+    hosts_.Unwatch(id, segment_.me());
+    EXPECT_FALSE(hosts_.Info(id).ok());
+  }
+}
+
 TEST_F(HostTableTest, ThreadsNeverShareASlot) {
   std::vector<HostId> ids[4];
   std::vector<std::thread> threads;

@@ -260,6 +260,35 @@ TEST_F(MutexTest, WaiterNoticesTheDeathWithoutAnyRecovery) {
   temp_.Bury(id, end);
 }
 
+TEST_F(MutexTest, WhoeverMarksADeathAndDiesLeavesTheNewsToTheOthers) {
+  if (!testing::kCrashPointsBuilt) GTEST_SKIP() << "built without crash points";
+  Mutex mutex = NewMutex();
+  HostId holder_id;
+  auto holder = temp_.StartHost(
+      [&](HostId self) {
+        ASSERT_OK(As(mutex, self).Acquire(Wait::Try()));
+        pause();
+      },
+      &holder_id);
+  Until([&] { return mutex.owner() == holder_id; });
+  std::atomic<int> told = 0;
+  std::thread waiter([&] { told += absl::IsAborted(mutex.Acquire(Wait::Forever())); });
+  Until([&] { return Sleepers(mutex) >= 1; });
+  const auto end = holder->Kill();
+  segment().hosts().SetExit(holder_id, {ExitStatus::Kind::kSignaled, SIGKILL}, true);
+  const auto recoverer = temp_.RunHost([&](HostId self) {
+    testing::KillAtCrashPoint("mutex-owner-marked");
+    if (segment().hosts().BeginRecovery(holder_id, self)) segment().objects().Recover(holder_id, self);
+  });
+  // The waiter may have looked for itself first: then there was nothing to mark.
+  EXPECT_TRUE(recoverer == Killed(SIGKILL) || recoverer == Exited(0));
+  waiter.join();
+  EXPECT_EQ(told, 1);
+  temp_.Bury(holder_id, end);
+  ASSERT_OK(mutex.Acquire(Wait::Try()));
+  ASSERT_OK(mutex.Release());
+}
+
 TEST_F(MutexTest, DeadWaiterDoesNotSwallowTheWakeUp) {
   Mutex mutex = NewMutex();
   for (int round = 0; round < 20; ++round) {

@@ -116,6 +116,15 @@ class CrashPointTest(SessionCase):
                     start(nothing, daemon=True)
                 ''', code=-9)
 
+    def test_forker_that_dies_before_its_fork_leaves_nothing(self):
+        self.run_script('', '''
+            start(nothing).join()
+            queue = CONTEXT.Queue()
+            queue.put(bytes(1 << 20))
+            _pyhost.arm_crash_point('fork-embryo-has-holds')
+            os.fork()
+        ''', code=-9)
+
     def test_fork_that_dies_before_it_has_its_place(self):
         out = self.run_script('', '''
             start(nothing).join()
