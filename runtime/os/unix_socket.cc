@@ -60,6 +60,12 @@ absl::Status WaitWritable(int socket, Wait wait) {
   return wait.interruptible != nullptr ? wait.interruptible->OnSignal() : absl::OkStatus();
 }
 
+// Of a socket that gave no bytes: its end, and not an empty datagram.
+bool NothingWillCome(int socket) {
+  pollfd entry = {socket, POLLRDHUP, 0};
+  return poll(&entry, 1, 0) > 0 && (entry.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
 absl::Status TakeDescriptors(msghdr* message, std::vector<UniqueFd>* fds) {
   for (cmsghdr* header = CMSG_FIRSTHDR(message); header != nullptr; header = CMSG_NXTHDR(message, header)) {
     if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
@@ -147,7 +153,7 @@ absl::StatusOr<ReceivedDatagram> ReceiveDatagram(int socket, std::span<std::byte
   }
   if (message.msg_flags & MSG_TRUNC) return absl::DataLossError("recvmsg: a datagram is longer than any we know");
   datagram.size = static_cast<size_t>(size);
-  datagram.end_of_file = size == 0;
+  datagram.end_of_file = size == 0 && NothingWillCome(socket);
   return datagram;
 }
 

@@ -117,7 +117,7 @@ absl::StatusOr<LaunchOptions> ServerSet::OptionsFor(const Server& server, int so
     if (number == StartAttributes::kWorkingDirectory) {
       options.arguments.push_back(absl::StrCat("--working-directory=", fds[i].get()));
       options.descriptors.push_back({fds[i].get(), fds[i].get()});
-    } else if (number <= 2) {
+    } else if (number >= 0 && number <= 2) {
       options.descriptors.push_back({fds[i].get(), number});
     }
   }
@@ -165,7 +165,7 @@ void ServerSet::OnMessages(uint64_t key) {
 
 void ServerSet::OnAnswer(Server* server, const ControlMessage& answer) {
   HostId host = HostId::FromValue(answer.host);
-  server->in_flight.erase(answer.host);
+  if (server->in_flight.erase(answer.host) == 0) return;  // nothing that it was asked
   server->deaths = 0;
   if (answer.type == MessageType::kForked) watch_->Add(host, UniqueFd());
   if (answer.type == MessageType::kFailed) watch_->Recover(host);

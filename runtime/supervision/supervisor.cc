@@ -22,6 +22,9 @@ constexpr absl::Duration kServerPatience = absl::Seconds(2);
 // A record whose process nobody knows yet.
 bool HasNoProcess(const HostInfo& info) { return info.state == HostState::kEmbryo && info.pid == 0; }
 
+// Our own kind is started by us alone.
+bool IsService(const HostInfo& info) { return info.has(HostFlag::kSupervisor) || info.has(HostFlag::kServer); }
+
 }  // namespace
 
 Supervisor::Supervisor(const SessionTicket& ticket, UniqueFd control) : ticket_(ticket), control_(std::move(control)) {}
@@ -45,17 +48,22 @@ absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Create(const SessionTick
 absl::Status Supervisor::Watch() {
   PYHOST_ASSIGN_OR_RETURN(children_, OpenChildSignal());
   PYHOST_RETURN_IF_ERROR(loop_->Watch(children_.get(), [this] { OnChildren(); }).status());
-  PYHOST_RETURN_IF_ERROR(loop_->Watch(control_.get(), [this] { OnControl(); }).status());
+  PYHOST_ASSIGN_OR_RETURN(control_token_, loop_->Watch(control_.get(), [this] { OnControl(); }));
   watch_->Add(ticket_.root, UniqueFd());
   return absl::OkStatus();
 }
 
 absl::Status Supervisor::Run() {
   while (!done_) {
-    PYHOST_RETURN_IF_ERROR(loop_->RunOnce());
-    ConsiderEnd();
+    PYHOST_RETURN_IF_ERROR(RunOnce());
   }
   return EndServers();
+}
+
+absl::Status Supervisor::RunOnce() {
+  PYHOST_RETURN_IF_ERROR(loop_->RunOnce());
+  ConsiderEnd();
+  return absl::OkStatus();
 }
 
 void Supervisor::OnControl() {
@@ -63,29 +71,37 @@ void Supervisor::OnControl() {
     ControlMessage message = {};
     auto received = ReceiveDatagram(control_.get(), std::as_writable_bytes(std::span(&message, 1)));
     if (absl::IsDataLoss(received.status())) continue;  // no message of ours
-    if (!received.ok() || received->would_block || received->end_of_file) return;
+    if (!received.ok() || received->would_block) return;
+    if (received->end_of_file) {
+      // Somebody shut it down, for everybody: we have one of its other ends ourselves.
+      loop_->Forget(std::exchange(control_token_, 0));
+      return;
+    }
     if (received->size != sizeof(message)) continue;
+    const HostId host = HostId::FromValue(message.host);
     if (message.type == MessageType::kStart && !received->descriptors.ok()) {
-      servers_->Fail(HostId::FromValue(message.host), Annotate(received->descriptors, "the supervisor"));
+      if (IsUnborn(host)) servers_->Fail(host, Annotate(received->descriptors, "the supervisor"));
     } else {
       OnMessage(message, std::move(received->fds));
     }
   }
 }
 
+// A start or a question may end its host's record: no other message may, whatever it names.
 void Supervisor::OnMessage(const ControlMessage& message, std::vector<UniqueFd> fds) {
+  const HostId host = HostId::FromValue(message.host);
   switch (message.type) {
     case MessageType::kWatch:
-      watch_->Add(HostId::FromValue(message.host), fds.empty() ? UniqueFd() : std::move(fds[0]));
+      watch_->Add(host, fds.empty() ? UniqueFd() : std::move(fds[0]));
       break;
     case MessageType::kStart:
-      servers_->Start(message, std::move(fds));
+      if (IsUnborn(host)) servers_->Start(message, std::move(fds));
       break;
     case MessageType::kWarm:
-      servers_->Warm(message, std::move(fds));
+      if (IsUnborn(host)) servers_->Warm(message, std::move(fds));
       break;
     case MessageType::kStop:
-      servers_->Stop(HostId::FromValue(message.host));
+      servers_->Stop(host);
       break;
     default:
       break;
@@ -116,7 +132,7 @@ void Supervisor::SettleEmbryosOf(HostId parent) {
 
 bool Supervisor::IsUnborn(HostId id) const {
   absl::StatusOr<HostInfo> info = segment_->hosts().Info(id);
-  return info.ok() && HasNoProcess(*info);
+  return info.ok() && HasNoProcess(*info) && !IsService(*info);
 }
 
 void Supervisor::ConsiderEnd() {

@@ -30,6 +30,8 @@ class Supervisor {
                                                             Launcher* launcher);
   // Returns when no host is left.
   absl::Status Run();
+  // Waits until something happens, and sees to it.
+  absl::Status RunOnce();
 
  private:
   Supervisor(const SessionTicket& ticket, UniqueFd control);
@@ -46,6 +48,7 @@ class Supervisor {
 
   const SessionTicket ticket_;
   UniqueFd control_;
+  EventLoop::Token control_token_ = 0;
   UniqueFd children_;  // signalfd
   std::unique_ptr<Segment> segment_;
   std::unique_ptr<EventLoop> loop_;

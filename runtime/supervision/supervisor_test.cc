@@ -5,8 +5,10 @@
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -14,6 +16,7 @@
 #include <functional>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -114,6 +117,12 @@ class SupervisorTest : public ::testing::Test {
   void Send(const ControlMessage& message) {
     EXPECT_TRUE(SendDatagram(control_.get(), AsBytes(message), {}, Soon()).ok());
   }
+  std::optional<HostId> FindSupervisor() {
+    for (const HostInfo& info : hosts().List()) {
+      if (info.has(HostFlag::kSupervisor)) return info.id;
+    }
+    return std::nullopt;
+  }
   HostTable& hosts() { return segment_->hosts(); }
   static Wait Soon() { return {Deadline::After(kLong), nullptr}; }
 
@@ -200,6 +209,41 @@ TEST_F(SupervisorTest, DaemonOfADeadHostIsEnded) {
   auto parent_process = StartHost(parent);
   parent_process->Signal(SIGKILL);
   EXPECT_EQ(hosts().WaitForExit(daemon, Soon())->value, SIGTERM);
+}
+
+TEST_F(SupervisorTest, NoMessageEndsAHostThatLives) {
+  StartSupervisor([](const LaunchOptions&) { return ErrnoStatus(EAGAIN, "vfork"); });
+  const HostId other = *hosts().CreateEmbryo({root_, 0, "other", Handle()});
+  auto child = StartHost(other);
+  const HostId supervisor = *FindSupervisor();
+  for (const HostId host : {root_, other, supervisor, HostId(1023, 1), HostId()}) {
+    for (const MessageType type : {MessageType::kStart, MessageType::kWarm, MessageType::kForked, MessageType::kFailed,
+                                   MessageType::kStop}) {
+      Send({.type = type, .host = host.value(), .server = 1});
+    }
+  }
+  // Answered after all of these.
+  EXPECT_EQ(hosts().WaitForExit(SendStart(), Soon())->kind, ExitStatus::Kind::kNotStarted);
+  for (const HostId host : {root_, other, supervisor}) EXPECT_TRUE(hosts().IsRunning(host)) << host.ToString();
+  child->Kill();
+}
+
+TEST_F(SupervisorTest, SocketThatWasShutDownCostsNoProcessorTime) {
+  StartSupervisor([](const LaunchOptions&) { return ErrnoStatus(EAGAIN, "vfork"); });
+  EXPECT_EQ(hosts().WaitForExit(SendStart(), Soon())->kind, ExitStatus::Kind::kNotStarted);
+  ASSERT_EQ(shutdown(control_.get(), SHUT_RDWR), 0);
+  const HostId other = *hosts().CreateEmbryo({root_, 0, "other", Handle()});
+  clockid_t clock;
+  ASSERT_EQ(clock_getcpuclockid(supervisor_->pid(), &clock), 0);
+  const auto used = [clock] {
+    timespec time = {};
+    clock_gettime(clock, &time);
+    return absl::DurationFromTimespec(time);
+  };
+  const absl::Duration before = used();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(
+      hosts().WaitForExit(other, {Deadline::After(absl::Milliseconds(500)), nullptr}).status()));
+  EXPECT_LT(used() - before, absl::Milliseconds(250));
 }
 
 TEST_F(SupervisorTest, UnknownAndDamagedDatagramsAreIgnored) {
