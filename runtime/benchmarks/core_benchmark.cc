@@ -173,4 +173,3 @@ BENCHMARK(BM_NotifyNobody);
 }  // namespace
 }  // namespace pyhost
 
-BENCHMARK_MAIN();

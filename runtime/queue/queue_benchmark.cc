@@ -302,4 +302,3 @@ BENCHMARK(BM_QueueCreateDrop);
 }  // namespace
 }  // namespace pyhost
 
-BENCHMARK_MAIN();

@@ -102,4 +102,3 @@ BENCHMARK(BM_MutexContended)->UseRealTime();
 }  // namespace
 }  // namespace pyhost
 
-BENCHMARK_MAIN();
