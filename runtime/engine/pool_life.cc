@@ -18,6 +18,7 @@ namespace pyhost {
 absl::StatusOr<std::shared_ptr<PoolCore>> PoolCore::Start(Options options) {
   if (options.workers < 0) return absl::InvalidArgumentError(absl::StrCat("a pool of ", options.workers, " workers"));
   if (options.workers == 0) options.workers = UsableCores();
+  PYHOST_RETURN_IF_ERROR(Annotate(CheckEnvironment(options), "start a worker pool"));
   std::shared_ptr<PoolCore> pool(new PoolCore(std::move(options)));
   PYHOST_RETURN_IF_ERROR(Annotate(pool->Begin(), "start a worker pool"));
   return pool;

@@ -52,6 +52,20 @@ std::vector<std::string> EnvironmentFor(const Options& options) {
   return environment;
 }
 
+absl::StatusOr<UniqueFd> OpenFolder(const std::string& path) {
+  UniqueFd fd(open(path.empty() ? "." : path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) return ErrnoStatus(errno, absl::StrCat("the workers' working directory '", path, "'"));
+  return MoveToHighNumber(std::move(fd));
+}
+
+absl::StatusOr<UniqueFd> OpenNoInput() {
+  UniqueFd fd(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return ErrnoStatus(errno, "open /dev/null");
+  return MoveToHighNumber(std::move(fd));
+}
+
+}  // namespace
+
 absl::Status CheckEnvironment(const Options& options) {
   for (const auto& [name, value] : options.environment) {
     if (name.empty() || name.find_first_of(std::string_view("=\0", 2)) != std::string::npos) {
@@ -67,23 +81,8 @@ absl::Status CheckEnvironment(const Options& options) {
       absl::StrCat("Options::virtual_env '", options.virtual_env, "' is no virtual environment: it has no pyvenv.cfg"));
 }
 
-absl::StatusOr<UniqueFd> OpenFolder(const std::string& path) {
-  UniqueFd fd(open(path.empty() ? "." : path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!fd.valid()) return ErrnoStatus(errno, absl::StrCat("the workers' working directory '", path, "'"));
-  return MoveToHighNumber(std::move(fd));
-}
-
-absl::StatusOr<UniqueFd> OpenNoInput() {
-  UniqueFd fd(open("/dev/null", O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) return ErrnoStatus(errno, "open /dev/null");
-  return MoveToHighNumber(std::move(fd));
-}
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<WorkerStarter>> WorkerStarter::Create(Session* session, const Options& options,
                                                                      const std::string& version) {
-  PYHOST_RETURN_IF_ERROR(CheckEnvironment(options));
   std::unique_ptr<WorkerStarter> starter(new WorkerStarter(session, options, version));
   PYHOST_ASSIGN_OR_RETURN(starter->working_directory_, OpenFolder(options.working_directory));
   PYHOST_ASSIGN_OR_RETURN(starter->no_input_, OpenNoInput());

@@ -32,6 +32,9 @@ struct WorkerSeat {
   int output = -1;  // its descriptors 1 and 2; -1: the engine's own
 };
 
+// Variables and virtual environment of the options are such.
+absl::Status CheckEnvironment(const Options& options);
+
 class WorkerStarter {
  public:
   // Workers run `options.program`, a path that FindProgram() found.  `version`: of the library, for the worker to compare with
