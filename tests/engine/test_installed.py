@@ -13,6 +13,7 @@ import unittest
 BUILD = os.environ['PYHOST_BUILD']
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / 'examples' / 'engine'
 COMPILER = os.environ.get('CXX', 'c++')
+HAS_EMBEDDED = (pathlib.Path(BUILD) / 'host' / 'embedded' / 'libpyhost_python.a').exists()
 
 
 def run(*command, **options):
@@ -61,6 +62,35 @@ class Installed(unittest.TestCase):
         run('cmake', '-S', self.project, '-B', build, f'-DCMAKE_PREFIX_PATH={self.prefix}')
         run('cmake', '--build', build, '--target', 'engine_minimal')
         self.assertWorks(build / 'engine_minimal')
+
+    def assertEmbeds(self, program):
+        environment = {**os.environ, 'PYHOST_PROGRAM': str(self.prefix / 'bin' / 'pyhost')}
+        output = run(program, self.project / 'scripts', cwd='/', env=environment)
+        self.assertEqual(output, 'in this process: 42\nin two others: [1, 2, 3]\n')
+        self.assertIn('libpython', run('ldd', program))
+
+    @unittest.skipUnless(HAS_EMBEDDED, 'no shared libpython to embed')
+    def test_interpreter_of_the_engines_own_builds_with_pkg_config(self):
+        environment = {**os.environ, 'PKG_CONFIG_PATH': str(self.pkgconfig)}
+        flags = run('pkg-config', '--cflags', '--libs', 'pyhost_python', env=environment).split()
+        program = self.folder / 'embedded_by_pkg_config'
+        run(COMPILER, '-std=c++20', '-Wall', '-Wextra', '-Werror', self.project / 'embedded.cc', '-o', program, *flags)
+        self.assertEmbeds(program)
+
+    @unittest.skipUnless(HAS_EMBEDDED, 'no shared libpython to embed')
+    def test_interpreter_of_the_engines_own_builds_with_cmake(self):
+        build = self.folder / 'embedded_by_cmake'
+        run('cmake', '-S', self.project, '-B', build, f'-DCMAKE_PREFIX_PATH={self.prefix}')
+        run('cmake', '--build', build, '--target', 'engine_embedded')
+        self.assertEmbeds(build / 'engine_embedded')
+
+    def test_cmake_names_a_component_that_is_not_there(self):
+        project = self.folder / 'component'
+        project.mkdir()
+        (project / 'CMakeLists.txt').write_text(
+            'cmake_minimum_required(VERSION 3.16)\nproject(component CXX)\nfind_package(pyhost REQUIRED COMPONENTS lua)\n')
+        with self.assertRaisesRegex(AssertionError, r'without the component\s+lua'):
+            run('cmake', '-S', project, '-B', project / 'build', f'-DCMAKE_PREFIX_PATH={self.prefix}')
 
     def test_cmake_refuses_another_series(self):
         project = self.folder / 'newer'
