@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "host/modules_dir.h"
+#include "modules/native/fork_hooks.h"
 
 namespace pyhost::host {
 namespace {
@@ -161,7 +162,10 @@ bool AddToMetaPath() {
 }
 
 // What importing `posix` does in our version of it, besides what it does in CPython's.
-int ExecuteWithPosix(PyObject*) { return AddToMetaPath() ? 0 : -1; }
+int ExecuteWithPosix(PyObject* posix) {
+  if (native::RegisterForkHooks(posix) < 0) return -1;
+  return AddToMetaPath() ? 0 : -1;
+}
 
 using InitFunction = PyObject* (*)();
 InitFunction original_posix = nullptr;

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "modules/native/child_object.h"
 #include "modules/native/child_start_object.h"
+#include "modules/native/fork_hooks.h"
 #include "modules/native/memory_object.h"
 #include "modules/native/module_state.h"
 #include "modules/native/server_settings.h"
@@ -49,22 +50,6 @@ PyMethodDef kHooks[] = {
     {"after_in_parent", AfterForkParent, METH_NOARGS, nullptr},
     {"after_in_child", AfterForkChild, METH_NOARGS, nullptr},
 };
-
-// Once a process, for its main interpreter (no other may fork).
-int RegisterHooks() {
-  static bool registered = false;
-  if (registered || PyInterpreterState_Get() != PyInterpreterState_Main()) return 0;
-  PyRef posix = PyRef::Steal(PyImport_ImportModule("posix"));
-  PyRef function = PyRef::Steal(posix ? PyObject_GetAttrString(posix.get(), "register_at_fork") : nullptr);
-  PyRef arguments = PyRef::Steal(PyDict_New()), none = PyRef::Steal(PyTuple_New(0));
-  if (!function || !arguments || !none) return -1;
-  for (PyMethodDef& hook : kHooks) {
-    PyRef callable = PyRef::Steal(PyCFunction_New(&hook, nullptr));
-    if (!callable || PyDict_SetItemString(arguments.get(), hook.ml_name, callable.get()) < 0) return -1;
-  }
-  registered = static_cast<bool>(PyRef::Steal(PyObject_Call(function.get(), none.get(), arguments.get())));
-  return registered ? 0 : -1;
-}
 
 absl::Status ForkError(int error) {
   rlimit limit = {};
@@ -249,7 +234,23 @@ int BindProcess(PyObject* module, ModuleState* state) {
       BindChildStart(module, state) < 0) {
     return -1;
   }
-  return RegisterHooks();
+  // Where the host has not done so, as it starts: _pyhost is a loadable module of another program.
+  PyRef posix = PyRef::Steal(PyImport_ImportModule("posix"));
+  return posix ? RegisterForkHooks(posix.get()) : -1;
+}
+
+int RegisterForkHooks(PyObject* posix) {
+  static bool registered = false;
+  if (registered || PyInterpreterState_Get() != PyInterpreterState_Main()) return 0;
+  PyRef function = PyRef::Steal(PyObject_GetAttrString(posix, "register_at_fork"));
+  PyRef arguments = PyRef::Steal(PyDict_New()), none = PyRef::Steal(PyTuple_New(0));
+  if (!function || !arguments || !none) return -1;
+  for (PyMethodDef& hook : kHooks) {
+    PyRef callable = PyRef::Steal(PyCFunction_New(&hook, nullptr));
+    if (!callable || PyDict_SetItemString(arguments.get(), hook.ml_name, callable.get()) < 0) return -1;
+  }
+  registered = static_cast<bool>(PyRef::Steal(PyObject_Call(function.get(), none.get(), arguments.get())));
+  return registered ? 0 : -1;
 }
 
 }  // namespace pyhost::native
