@@ -372,6 +372,22 @@ def assert_spawning(obj):
             ' through inheritance')
 
 
+def is_fork(context):
+    """Whether `context` (None: whatever it may be) starts its processes by fork."""
+    return getattr(context, '_name', None) == 'fork'
+
+
+def refuse_mixed_contexts(obj):
+    """Raises RuntimeError when `obj`, of the fork context, is about to be passed to a process of another start method.
+
+    As in python3, which has reasons of its own: programs and tests count on it.  A fork pickles nothing.
+    """
+    if get_spawning_popen() is not None:
+        raise RuntimeError(f'A SemLock created in a fork context is being shared with a process in a spawn context '
+                           f'({type(obj).__name__}). This is not supported. Please use the same context to create '
+                           'multiprocessing objects and Process.')
+
+
 def _reduction_module():
     """The current reducer: reduction.py, unless a program put another in its place."""
     try:

@@ -14,11 +14,31 @@ import _pyhost
 from _pyhost import OwnerDiedError
 
 from . import process
+from .context import is_fork, refuse_mixed_contexts
 
 __all__ = ['Lock', 'RLock', 'Semaphore', 'BoundedSemaphore', 'Condition', 'Event', 'Barrier', 'OwnerDiedError']
 
 RECURSIVE_MUTEX, SEMAPHORE = range(2)
 SEM_VALUE_MAX = _pyhost.SEM_VALUE_MAX
+
+
+class _OfContext:
+    """What the fork context makes goes to no process of another start method."""
+
+    _is_of_fork = False  # a copy in another process is nobody's
+
+    @classmethod
+    def _made(cls, ctx, *args):
+        """A new object of `ctx`, from the arguments of the native class."""
+        made = super().__new__(cls, *args)
+        if is_fork(ctx):
+            made._is_of_fork = True
+        return made
+
+    def __reduce__(self):
+        if self._is_of_fork:
+            refuse_mixed_contexts(self)
+        return super().__reduce__()
 
 
 class SemLock:
@@ -43,11 +63,11 @@ def _thread_label():
     return label
 
 
-class Lock(_pyhost.Lock, SemLock):
+class Lock(_OfContext, _pyhost.Lock, SemLock):
     """A lock that is not recursive; any process may release it."""
 
     def __new__(cls, *, ctx=None):
-        return super().__new__(cls, False)
+        return cls._made(ctx, False)
 
     def _owner_label(self):
         if self._is_mine():
@@ -66,13 +86,13 @@ class Lock(_pyhost.Lock, SemLock):
         return f'<{type(self).__name__}(owner={owner})>'
 
 
-class RLock(_pyhost.Lock, SemLock):
+class RLock(_OfContext, _pyhost.Lock, SemLock):
     """A recursive lock: its owner may acquire it again, and must release it as often."""
 
     kind = RECURSIVE_MUTEX
 
     def __new__(cls, *, ctx=None):
-        return super().__new__(cls, True)
+        return cls._made(ctx, True)
 
     _owner_label = Lock._owner_label
 
@@ -87,11 +107,11 @@ class RLock(_pyhost.Lock, SemLock):
         return f'<{type(self).__name__}({owner}, {count})>'
 
 
-class Semaphore(_pyhost.Semaphore, SemLock):
+class Semaphore(_OfContext, _pyhost.Semaphore, SemLock):
     """A counter that `acquire` takes from, waiting while it is zero, and `release` adds to."""
 
     def __new__(cls, value=1, *, ctx=None):
-        return super().__new__(cls, value)
+        return cls._made(ctx, value)
 
     def get_value(self):
         return self._get_value()
@@ -114,7 +134,7 @@ class BoundedSemaphore(Semaphore):
     """A Semaphore that never exceeds its first value: releasing more raises ValueError."""
 
     def __new__(cls, value=1, *, ctx=None):
-        return _pyhost.Semaphore.__new__(cls, value, value)
+        return cls._made(ctx, value, value)
 
     def __repr__(self):
         return f'<{type(self).__name__}(value={self._value_label()}, maxvalue={self.maxvalue})>'
@@ -206,22 +226,22 @@ class Condition:
         return result
 
 
-class Event(_pyhost.Event):
+class Event(_OfContext, _pyhost.Event):
     """A flag that processes wait for."""
 
     def __new__(cls, *, ctx=None):
-        return super().__new__(cls)
+        return cls._made(ctx)
 
     def __repr__(self):
         state = 'set' if self.is_set() else 'unset'
         return f'<{type(self).__qualname__} at {id(self):#x} {state}>'
 
 
-class Barrier(_pyhost.Barrier, threading.Barrier):
+class Barrier(_OfContext, _pyhost.Barrier, threading.Barrier):
     """`parties` threads of any processes wait for each other; the last to arrive calls `action`."""
 
     def __new__(cls, parties, action=None, timeout=None, *, ctx=None):
-        return super().__new__(cls, parties)
+        return cls._made(ctx, parties)
 
     def __init__(self, parties, action=None, timeout=None, *, ctx=None):
         self._action = action

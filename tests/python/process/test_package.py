@@ -296,6 +296,55 @@ class ExitTest(ScriptCase):
             self.assertIn('script.py:6: RuntimeWarning: MainProcess', outcome.stderr)
             self.assertIn('the waiting one', outcome.stderr)
 
+    def test_hooks_around_a_fork_wait_for_threads_that_use_queues(self):
+        outcome = self.run_script('''\
+            import os, queue, threading
+            asked, done = queue.SimpleQueue(), queue.SimpleQueue()
+            def let_the_other_use_queues():
+                asked.put(None)
+                done.get(timeout=20)
+            os.register_at_fork(before=let_the_other_use_queues, after_in_parent=let_the_other_use_queues)
+            import multiprocessing
+            context = multiprocessing.get_context('fork')
+            def use_queues():
+                while asked.get() is None:
+                    done.put(context.Queue().close())
+            if __name__ == '__main__':
+                first = context.Queue()
+                threading.Thread(target=use_queues).start()
+                child = context.Process(target=print, args=('child',))
+                child.start()
+                child.join()
+                asked.put('no more')
+            ''')
+        self.assert_printed(outcome, 'child')
+
+    @unittest.skipUnless(UNDER_PYHOST, 'python3 has this from 3.12 on')
+    def test_objects_of_the_fork_context_go_to_no_other_start_method(self):
+        outcome = self.run_script('''\
+            import multiprocessing
+            if __name__ == '__main__':
+                fork = multiprocessing.get_context('fork')
+                for method in 'spawn', 'forkserver', 'fork':
+                    context = multiprocessing.get_context(method)
+                    for name in 'Lock', 'RLock', 'Semaphore', 'Condition', 'Event', 'Queue', 'JoinableQueue', 'SimpleQueue':
+                        child = context.Process(target=id, args=(getattr(fork, name)(),))
+                        try:
+                            child.start()
+                        except RuntimeError as error:
+                            print(method, name, 'created in a fork context' in str(error))
+                        else:
+                            child.join()
+                            print(method, name, child.exitcode)
+                child = fork.Process(target=id, args=(multiprocessing.get_context('spawn').Lock(),))
+                child.start()
+                child.join()
+                print(child.exitcode)
+            ''')
+        names = 'Lock', 'RLock', 'Semaphore', 'Condition', 'Event', 'Queue', 'JoinableQueue', 'SimpleQueue'
+        self.assert_printed(outcome, *(f'{method} {name} True' for method in ('spawn', 'forkserver') for name in names),
+                            *(f'fork {name} 0' for name in names), '0')
+
     def test_logging(self):
         outcome = self.run_script('''\
             import logging, multiprocessing
