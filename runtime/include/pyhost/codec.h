@@ -563,7 +563,7 @@ struct Codec<T> {
 template <typename... A>
 absl::StatusOr<EncodedValue> EncodeArguments(const A&... arguments) {
   ValueWriter writer;
-  size_t index = 0;
+  [[maybe_unused]] size_t index = 0;  // there may be no arguments
   static_cast<void>(writer.BeginTuple() &&
                     ((CodecOf<A>::Write(writer, arguments) ? (++index, true) : writer.FailedAt(index)) && ...) &&
                     writer.EndTuple());
