@@ -1,29 +1,20 @@
 // The extension module _blake2 over libb2, for a libpython whose own cannot be linked (host/missing_builtins.py).
 //
 // hashlib takes blake2b and blake2s from here: all their parameters, attributes and errors are those of CPython 3.14.
-//
-// Thread safety: a hash object may be used from any thread; its mutex guards the state.  The GIL is released while
-// much data is hashed, and while waiting for the mutex: no thread waits for the GIL and holds the mutex but one that
-// has just got the mutex, and only holders of the GIL try the mutex.
 
 #include <blake2.h>
 #include <string.h>
 
 #include <cstddef>
 #include <cstring>
-#include <mutex>
-#include <new>
 #include <type_traits>
 
-#include "modules/native/python_ref.h"
+#include "host/hash_object.h"
 
 namespace pyhost::host {
 namespace {
 
 using native::PyRef;
-
-// Less data than this is hashed before another thread would have got the GIL.
-constexpr Py_ssize_t kGilMinSize = 2048;
 
 // The two variants, as the template below wants them.
 struct Blake2b {
@@ -45,7 +36,11 @@ struct Blake2b {
   static constexpr unsigned long long kMaxNodeOffset = ~0ULL;
   static constexpr auto Init = blake2b_init_param;
   static constexpr auto Update = blake2b_update;
-  static constexpr auto Final = blake2b_final;
+  static size_t Finish(State* state, uint8_t* digest) {
+    size_t size = state->outlen;
+    blake2b_final(state, digest, size);
+    return size;
+  }
   static void SetNodeOffset(Parameters& parameters, unsigned long long offset) { parameters.node_offset = offset; }
 };
 
@@ -68,100 +63,17 @@ struct Blake2s {
   static constexpr unsigned long long kMaxNodeOffset = (1ULL << 48) - 1;
   static constexpr auto Init = blake2s_init_param;
   static constexpr auto Update = blake2s_update;
-  static constexpr auto Final = blake2s_final;
+  static size_t Finish(State* state, uint8_t* digest) {
+    size_t size = state->outlen;
+    blake2s_final(state, digest, size);
+    return size;
+  }
   static void SetNodeOffset(Parameters& parameters, unsigned long long offset) {
     for (size_t i = 0; i < sizeof(parameters.node_offset); ++i) {
       parameters.node_offset[i] = static_cast<uint8_t>(offset >> (8 * i));
     }
   }
 };
-
-// A contiguous buffer while it is read.
-class Buffer {
- public:
-  Buffer() { view_.obj = nullptr; }
-  ~Buffer() {
-    if (view_.obj != nullptr) PyBuffer_Release(&view_);
-  }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  Py_buffer* view() { return &view_; }
-  const uint8_t* data() const { return static_cast<const uint8_t*>(view_.buf); }
-  Py_ssize_t size() const { return view_.obj == nullptr ? 0 : view_.len; }
-
-  // What may be hashed; false with a Python error set.
-  bool Read(PyObject* data) {
-    if (PyUnicode_Check(data)) {
-      PyErr_SetString(PyExc_TypeError, "Strings must be encoded before hashing");
-      return false;
-    }
-    if (!PyObject_CheckBuffer(data)) {
-      PyErr_SetString(PyExc_TypeError, "object supporting the buffer API required");
-      return false;
-    }
-    if (PyObject_GetBuffer(data, &view_, PyBUF_SIMPLE) < 0) return false;
-    if (view_.ndim <= 1) return true;
-    PyErr_SetString(PyExc_BufferError, "Buffer must be single dimension");
-    return false;
-  }
-
- private:
-  Py_buffer view_;
-};
-
-template <typename Variant>
-struct Hash {
-  PyObject_HEAD
-  std::mutex mutex;
-  typename Variant::State state;  // guarded by mutex
-};
-
-template <typename Variant>
-Hash<Variant>* HashOf(PyObject* self) {
-  return reinterpret_cast<Hash<Variant>*>(self);
-}
-
-void LockWithGil(std::mutex& mutex) {
-  if (mutex.try_lock()) return;
-  Py_BEGIN_ALLOW_THREADS
-  mutex.lock();
-  Py_END_ALLOW_THREADS
-}
-
-// A copy of the state, to be finished or to become another object's.
-template <typename Variant>
-typename Variant::State StateOf(PyObject* self) {
-  Hash<Variant>* hash = HashOf<Variant>(self);
-  LockWithGil(hash->mutex);
-  std::lock_guard<std::mutex> lock(hash->mutex, std::adopt_lock);
-  return hash->state;
-}
-
-template <typename Variant>
-void Feed(Hash<Variant>* hash, const Buffer& buffer) {
-  size_t size = static_cast<size_t>(buffer.size());
-  if (buffer.size() < kGilMinSize) {
-    LockWithGil(hash->mutex);
-    std::lock_guard<std::mutex> lock(hash->mutex, std::adopt_lock);
-    Variant::Update(&hash->state, buffer.data(), size);
-    return;
-  }
-  Py_BEGIN_ALLOW_THREADS
-  {
-    std::lock_guard<std::mutex> lock(hash->mutex);
-    Variant::Update(&hash->state, buffer.data(), size);
-  }
-  Py_END_ALLOW_THREADS
-}
-
-template <typename Variant>
-Hash<Variant>* NewHash(PyTypeObject* type) {
-  PyObject* self = type->tp_alloc(type, 0);
-  if (self == nullptr) return nullptr;
-  Hash<Variant>* hash = HashOf<Variant>(self);
-  new (&hash->mutex) std::mutex();
-  return hash;
-}
 
 // ---- The constructor -------------------------------------------------------------------------------------------
 
@@ -239,12 +151,6 @@ bool Parse(PyObject* args, PyObject* kwargs, Arguments* out) {
 
 template <typename Variant>
 bool Check(const Arguments& arguments) {
-  if (arguments.data != nullptr && arguments.string != nullptr) {
-    PyErr_SetString(PyExc_TypeError,
-                    "'data' and 'string' are mutually exclusive and support for 'string' keyword parameter is slated "
-                    "for removal in a future version.");
-    return false;
-  }
   if (arguments.digest_size <= 0 || arguments.digest_size > Variant::kMaxDigestSize) {
     PyErr_Format(PyExc_ValueError, "digest_size for %s must be between 1 and %d bytes, here it is %d", Variant::kTitle,
                  Variant::kMaxDigestSize, arguments.digest_size);
@@ -293,9 +199,8 @@ template <typename Variant>
 PyObject* New(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   Arguments arguments;
   if (!Parse<Variant>(args, kwargs, &arguments) || !Check<Variant>(arguments)) return nullptr;
-  PyObject* data = arguments.data != nullptr ? arguments.data : arguments.string;
   Buffer buffer;
-  if (data != nullptr && !buffer.Read(data)) return nullptr;
+  if (!buffer.ReadEither(arguments.data, arguments.string)) return nullptr;
   Hash<Variant>* hash = NewHash<Variant>(type);
   if (hash == nullptr) return nullptr;
   Start<Variant>(arguments, &hash->state);
@@ -303,82 +208,9 @@ PyObject* New(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   return reinterpret_cast<PyObject*>(hash);
 }
 
-// ---- Methods and attributes ------------------------------------------------------------------------------------
-
-template <typename Variant>
-PyObject* Update(PyObject* self, PyObject* data) {
-  Buffer buffer;
-  if (!buffer.Read(data)) return nullptr;
-  Feed(HashOf<Variant>(self), buffer);
-  Py_RETURN_NONE;
-}
-
-template <typename Variant>
-PyObject* Copy(PyObject* self, PyObject*) {
-  Hash<Variant>* copy = NewHash<Variant>(Py_TYPE(self));
-  if (copy == nullptr) return nullptr;
-  copy->state = StateOf<Variant>(self);
-  return reinterpret_cast<PyObject*>(copy);
-}
-
-// The digest so far; returns its size.
-template <typename Variant>
-size_t Finish(PyObject* self, uint8_t* digest) {
-  typename Variant::State state = StateOf<Variant>(self);
-  size_t size = state.outlen;
-  Variant::Final(&state, digest, size);
-  return size;
-}
-
-template <typename Variant>
-PyObject* Digest(PyObject* self, PyObject*) {
-  uint8_t digest[Variant::kMaxDigestSize];
-  size_t size = Finish<Variant>(self, digest);
-  return PyBytes_FromStringAndSize(reinterpret_cast<char*>(digest), static_cast<Py_ssize_t>(size));
-}
-
-template <typename Variant>
-PyObject* HexDigest(PyObject* self, PyObject*) {
-  constexpr char kDigits[] = "0123456789abcdef";
-  uint8_t digest[Variant::kMaxDigestSize];
-  char text[2 * Variant::kMaxDigestSize];
-  size_t size = Finish<Variant>(self, digest);
-  for (size_t i = 0; i < size; ++i) {
-    text[2 * i] = kDigits[digest[i] >> 4];
-    text[2 * i + 1] = kDigits[digest[i] & 15];
-  }
-  return PyUnicode_FromStringAndSize(text, static_cast<Py_ssize_t>(2 * size));
-}
-
-template <typename Variant>
-PyObject* GetName(PyObject*, void*) {
-  return PyUnicode_FromString(Variant::kName);
-}
-
-template <typename Variant>
-PyObject* GetBlockSize(PyObject*, void*) {
-  return PyLong_FromSize_t(Variant::kBlockSize);
-}
-
 template <typename Variant>
 PyObject* GetDigestSize(PyObject* self, void*) {
   return PyLong_FromLong(HashOf<Variant>(self)->state.outlen);  // constant after construction
-}
-
-int Traverse(PyObject* self, visitproc visit, void* arg) {
-  Py_VISIT(Py_TYPE(self));
-  return 0;
-}
-
-template <typename Variant>
-void Deallocate(PyObject* self) {
-  Hash<Variant>* hash = HashOf<Variant>(self);
-  PyTypeObject* type = Py_TYPE(self);
-  PyObject_GC_UnTrack(self);
-  explicit_bzero(&hash->state, sizeof(hash->state));  // it may hold a key
-  hash->mutex.~mutex();
-  type->tp_free(self);
-  Py_DECREF(type);
 }
 
 // ---- The module ------------------------------------------------------------------------------------------------
@@ -391,13 +223,10 @@ bool SetConstant(PyObject* dict, const char* name, int number) {
 template <typename Variant>
 PyRef MakeType(PyObject* module) {
   static PyMethodDef methods[] = {
-      {"copy", Copy<Variant>, METH_NOARGS, PyDoc_STR("copy($self, /)\n--\n\nReturn a copy of the hash object.")},
-      {"digest", Digest<Variant>, METH_NOARGS,
-       PyDoc_STR("digest($self, /)\n--\n\nReturn the digest value as a bytes object.")},
-      {"hexdigest", HexDigest<Variant>, METH_NOARGS,
-       PyDoc_STR("hexdigest($self, /)\n--\n\nReturn the digest value as a string of hexadecimal digits.")},
-      {"update", Update<Variant>, METH_O,
-       PyDoc_STR("update($self, data, /)\n--\n\nUpdate this hash object's state with the provided bytes-like object.")},
+      {"copy", CopyHash<Variant>, METH_NOARGS, kCopyDoc},
+      {"digest", Finished<Variant, AsBytes>, METH_NOARGS, kDigestDoc},
+      {"hexdigest", Finished<Variant, AsHexDigits>, METH_NOARGS, kHexDigestDoc},
+      {"update", UpdateHash<Variant>, METH_O, kUpdateDoc},
       {nullptr, nullptr, 0, nullptr},
   };
   static PyGetSetDef attributes[] = {
@@ -409,8 +238,8 @@ PyRef MakeType(PyObject* module) {
   static PyType_Slot slots[] = {
       {Py_tp_doc, const_cast<char*>(Variant::kDoc)},
       {Py_tp_new, reinterpret_cast<void*>(New<Variant>)},
-      {Py_tp_dealloc, reinterpret_cast<void*>(Deallocate<Variant>)},
-      {Py_tp_traverse, reinterpret_cast<void*>(Traverse)},
+      {Py_tp_dealloc, reinterpret_cast<void*>(DeallocateHash<Variant>)},
+      {Py_tp_traverse, reinterpret_cast<void*>(TraverseHash)},
       {Py_tp_methods, methods},
       {Py_tp_getset, attributes},
       {0, nullptr},
@@ -455,13 +284,7 @@ int Execute(PyObject* module) {
 
 PyModuleDef_Slot kModuleSlots[] = {
     {Py_mod_exec, reinterpret_cast<void*>(Execute)},
-#if PY_VERSION_HEX >= 0x030C0000
-    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
-#endif
-#if PY_VERSION_HEX >= 0x030D0000
-    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
-#endif
-    {0, nullptr},
+    PYHOST_HASH_MODULE_SLOTS,
 };
 
 PyModuleDef kModule = {PyModuleDef_HEAD_INIT, "_blake2", PyDoc_STR("BLAKE2b and BLAKE2s for hashlib."),

@@ -97,6 +97,7 @@ if command -v apt-get >/dev/null; then
   if [ -n "$archive" ]; then
     gaps=$("$python" -I "$top/host/missing_builtins.py" "$archive")
     if [[ $gaps == *"_blake2"* ]]; then install_missing libb2-dev; fi
+    if [[ $gaps =~ _md5|_sha ]]; then install_missing nettle-dev; fi
   fi
 else
   for tool in meson ninja g++ pkg-config; do

@@ -7,16 +7,16 @@
 
 PyMODINIT_FUNC PyInit__pyhost();
 
-// What the symbols are that libpython lacks: only modules that are not in the table any more would call it.
-extern "C" [[noreturn]] void pyhost_missing_from_libpython();
-void pyhost_missing_from_libpython() {
-  Py_FatalError("pyhost: a built-in module was used that this libpython cannot have");
-}
-
 namespace pyhost::host {
 
 #ifdef PYHOST_HAS_BLAKE2
 PyObject* InitBlake2();  // blake2_module.cc
+#endif
+#ifdef PYHOST_HAS_HASHES
+PyObject* InitMd5();  // hash_modules.cc
+PyObject* InitSha1();
+PyObject* InitSha2();
+PyObject* InitSha3();
 #endif
 
 namespace {
@@ -33,25 +33,35 @@ bool IsMissing(const char* name) {
   return false;
 }
 
-// Our own module in a missing one's place; null where there is none.  hashlib has the others' hashes from OpenSSL.
-InitFunction Replacement([[maybe_unused]] const char* name) {
+struct Replacement {
+  const char* name;
+  InitFunction function;
+};
+
+// Our own modules in the places of missing ones.
+constexpr Replacement kReplacements[] = {
 #ifdef PYHOST_HAS_BLAKE2
-  if (std::strcmp(name, "_blake2") == 0) return InitBlake2;
+    {"_blake2", InitBlake2},
 #endif
-  return nullptr;
+#ifdef PYHOST_HAS_HASHES
+    {"_md5", InitMd5},
+    {"_sha1", InitSha1},
+    {"_sha2", InitSha2},
+    {"_sha3", InitSha3},
+#endif
+};
+
+InitFunction ReplacementOf(const char* name) {
+  for (const Replacement& replacement : kReplacements) {
+    if (std::strcmp(name, replacement.name) == 0) return replacement.function;
+  }
+  Py_FatalError("pyhost: the build has no replacement for a built-in module that libpython lacks");
 }
 
 void MendTable() {
-  struct _inittab* kept = PyImport_Inittab;
   for (struct _inittab* entry = PyImport_Inittab; entry->name != nullptr; ++entry) {
-    InitFunction function = entry->initfunc;
-    if (IsMissing(entry->name)) {
-      function = Replacement(entry->name);
-      if (function == nullptr) continue;
-    }
-    *kept++ = {entry->name, function};
+    if (IsMissing(entry->name)) entry->initfunc = ReplacementOf(entry->name);
   }
-  *kept = {nullptr, nullptr};
 }
 #else
 void MendTable() {}

@@ -1,7 +1,7 @@
 """hashlib's algorithms: pyhost has them all, and their digests, attributes and errors are python3's.
 
 Some of Debian's static libpythons lack modules behind hashlib; host/missing_builtins.py has the list, and what stands in
-for them (host/blake2_module.cc) is compared here parameter by parameter.
+for them (host/blake2_module.cc, host/hash_modules.cc) is compared here parameter by parameter.
 """
 
 import textwrap
@@ -25,6 +25,41 @@ for name in sorted(hashlib.algorithms_guaranteed):
         print(name, whole, pieces.copy().hexdigest(*size), pieces.digest_size, pieces.block_size, pieces.name)
     if not size:
         print(hmac.new(b'key', data[-1], name).hexdigest())
+"""
+
+# The modules behind hashlib, which it uses where OpenSSL may not.
+MODULES = DATA + """\
+import importlib.util, threading
+
+def refusal(call, *args, **options):
+    try:
+        return call(*args, **options)
+    except (TypeError, ValueError, OverflowError) as error:
+        return type(error).__name__
+
+for module in '_md5', '_sha1', '_sha2', '_sha3':
+    if importlib.util.find_spec(module) is None:
+        continue
+    module = importlib.import_module(module)
+    for name in sorted(vars(module)):
+        make = getattr(module, name)
+        if name.startswith('_') or not callable(make) or name.endswith('Type'):
+            continue
+        size = (70,) if name.startswith('shake') else ()
+        whole, pieces = [make(item).hexdigest(*size) for item in data], make(usedforsecurity=False)
+        for item in data:
+            pieces.update(memoryview(item))
+        print(module.__name__, name, type(pieces), whole, pieces.copy().digest(*size), pieces.digest(*size))
+        print(pieces.digest_size, pieces.block_size, pieces.name)
+        print([getattr(pieces, extra, None) for extra in ('_capacity_bits', '_rate_bits', '_suffix')])
+        print(refusal(make, 'text'), refusal(make, 7), refusal(make, b'', b''), refusal(pieces.update, 'text'))
+        print(refusal(setattr, type(pieces), 'name', 1), refusal(lambda: type(type(pieces)()) is type(pieces)))
+        if size:
+            print([refusal(pieces.hexdigest, length) for length in (0, 1, 1000, -1, 2**29, 2**70)], refusal(pieces.digest))
+        whole = make()
+        threads = [threading.Thread(target=lambda: [whole.update(data[-1]) for _ in range(20)]) for _ in range(4)]
+        [thread.start() for thread in threads], [thread.join() for thread in threads]
+        print(whole.hexdigest(*size))
 """
 
 BLAKE2 = DATA + """\
@@ -56,6 +91,9 @@ class Hashes(oracle.OracleTestCase):
 
     def test_every_guaranteed_algorithm(self):
         self.compare(GUARANTEED)
+
+    def test_modules_behind_hashlib(self):
+        self.compare(MODULES)
 
     def test_blake2_of_all_lengths(self):
         self.compare_blake2("""\
