@@ -60,6 +60,32 @@ class Lines(OutputTest):
         self.interleave('spawn', 20, 200_000)
         self.interleave('fork', 20, 5_000)
 
+    def test_a_forked_child_has_what_its_parent_has_for_a_stream_at_the_start(self):
+        ended = self.run_program('''
+            def show(expected):
+                print(sys.stdout.encoding, sys.stdout.errors, sys.stdout is expected)
+
+            def start(expected):
+                child = multiprocessing.get_context('fork').Process(target=show, args=(expected,))
+                child.start()
+                child.join()
+
+            if __name__ == '__main__':
+                start(None)
+                sys.stdout.reconfigure(encoding='latin-1', errors='replace')
+                start(None)
+                class Own:
+                    encoding, errors = 'own', 'none'
+                    def write(self, text): os.write(1, text.encode())
+                    def flush(self): pass
+                sys.stdout = own = Own()
+                start(own)
+                sys.stdout = sys.__stdout__
+                sys.stdout.reconfigure(encoding='utf-8')
+                start(None)
+        ''', PYTHONIOENCODING='utf-8:strict')
+        self.expect_lines(ended, ['utf-8 strict False', 'latin-1 replace False', 'own none True', 'utf-8 strict False'])
+
     def test_a_killed_child_has_printed_its_lines(self):
         ended = self.run_program('''
             def die():
