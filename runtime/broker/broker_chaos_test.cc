@@ -40,7 +40,7 @@ constexpr const char* kPoints[] = {
     "pool-claim-before-hand",  "pool-claim-before-commit", "pool-after-take",         "pool-before-reply",
     "pool-after-reply",        "queue-pop-locked",         "queue-pop-taken",         "queue-pop-before-commit",
     "queue-pop-committed",     "queue-push-locked",        "queue-push-half-written", "queue-push-before-commit",
-    "queue-push-committed"};
+    "queue-push-committed",     "pool-nap-before-end"};
 constexpr uint64_t kCalls = 100;  // of one round
 
 Wait Soon() { return {Deadline::After(absl::Seconds(60)), nullptr}; }

@@ -110,8 +110,11 @@ absl::StatusOr<CallId> CallClient::Register(const std::shared_ptr<CallGroup>& gr
 
 size_t CallClient::Push(std::span<const MessageView> calls, Wait wait, absl::Status* status) {
   if (calls.size() > 1) return calls_.PushBatch(calls, wait, status);
-  *status = calls.empty() ? absl::OkStatus() : calls_.Push(calls.front(), wait);
-  return status->ok() ? calls.size() : 0;
+  *status = calls.empty() ? absl::OkStatus() : calls_.PushQuietly(calls.front());
+  if (calls.empty() || !status->ok()) return 0;
+  calls_.NotifyReaderUnless(
+      [&] { return calls_.depth() <= 1 && view_.state->attention.Covers(Deadline::MonotonicNanos()); });
+  return 1;
 }
 
 void CallClient::Withdraw(CallId first, uint64_t count) {

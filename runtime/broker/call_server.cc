@@ -1,5 +1,6 @@
 #include "runtime/broker/call_server.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -109,7 +110,7 @@ absl::StatusOr<Message> CallServer::Next(Wait wait) {
 absl::StatusOr<Message> CallServer::Take(Wait wait) {
   const int64_t before = Deadline::MonotonicNanos();
   HandClaimer claimer(view_, me_);
-  absl::StatusOr<Message> message = calls_.PopClaiming(claimer, wait);
+  absl::StatusOr<Message> message = PopAttentively(claimer, wait);
   taken_nanos_ = Deadline::MonotonicNanos();
   began_nanos_ = returned_nanos_ = 0;
   Add(hand().waiting_nanos, static_cast<uint64_t>(taken_nanos_ - before));
@@ -121,10 +122,39 @@ absl::StatusOr<Message> CallServer::Take(Wait wait) {
   }
   in_hand_ = CallId::FromValue(message->tag());
   settled_ = false;
+  if (view_.state->attention.Took(taken_nanos_)) took_nanos_ = taken_nanos_;
   hand().started_nanos.store(static_cast<uint64_t>(taken_nanos_), std::memory_order_relaxed);
   hand().running.store(RunningWord(in_hand_), std::memory_order_release);
   Add(hand().bytes_in, message->payload().size());
   return message;
+}
+
+absl::StatusOr<Message> CallServer::PopAttentively(Queue::Claimer& claimer, Wait wait) {
+  if (wait.deadline.is_immediate()) return calls_.PopClaiming(claimer, wait);
+  absl::StatusOr<Message> message = calls_.PopClaimingAwake(claimer, wait);
+  if (absl::IsDeadlineExceeded(message.status())) message = PopDozing(claimer, wait);
+  return message;
+}
+
+absl::StatusOr<Message> CallServer::PopDozing(Queue::Claimer& claimer, Wait wait) {
+  Attention& attention = view_.state->attention;
+  attention.GivesUp(took_nanos_);
+  for (int64_t nap = Attention::kFirstNap;; nap = std::min(2 * nap, Attention::kLongestNap)) {
+    const uint64_t popped = calls_.popped();
+    const int64_t now = Deadline::MonotonicNanos();
+    if (!attention.BeginNap(now, now + nap)) break;
+    absl::StatusOr<Message> message =
+        calls_.PopClaimingAsleep(claimer, {wait.deadline.AtMost(absl::Nanoseconds(nap)), wait.interruptible});
+    PYHOST_CRASH_POINT("pool-nap-before-end");
+    attention.EndNap(now + nap);
+    if (!absl::IsDeadlineExceeded(message.status()) || wait.deadline.Expired()) {
+      // Somebody may have counted on this nap just now.
+      if (message.ok() && calls_.depth() != 0) calls_.NotifyReaders(1);
+      return message;
+    }
+    if (calls_.popped() == popped) break;  // Nobody else is at work.
+  }
+  return calls_.PopClaiming(claimer, wait);
 }
 
 void CallServer::Begin(uint32_t limit_millis) {

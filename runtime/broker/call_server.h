@@ -73,6 +73,9 @@ class CallServer {
 
  private:
   absl::StatusOr<Message> Take(Wait wait);
+  // Pops, and sleeps so that its caller need not wake it for each call (attention.h).
+  absl::StatusOr<Message> PopAttentively(Queue::Claimer& claimer, Wait wait);
+  absl::StatusOr<Message> PopDozing(Queue::Claimer& claimer, Wait wait);
   CallServer(Segment& segment, HostId me, Handle pool, PoolView view, Queue calls, Queue replies)
       : segment_(segment), me_(me), pool_(pool), view_(view), calls_(calls), replies_(replies) {}
   void EmptyHand();
@@ -88,6 +91,7 @@ class CallServer {
   Queue replies_;
   CallId in_hand_;
   bool settled_ = false;
+  int64_t took_nanos_ = 0;      // when this worker last said that it is at work (attention.h)
   int64_t taken_nanos_ = 0;     // when the call in hand was taken,
   int64_t began_nanos_ = 0;     // its function began,
   int64_t returned_nanos_ = 0;  // and returned; 0 = not yet

@@ -39,6 +39,7 @@
 
 #include "absl/status/statusor.h"
 #include "runtime/base/ids.h"
+#include "runtime/broker/attention.h"
 #include "runtime/broker/call_frame.h"
 #include "runtime/broker/tickets.h"
 #include "runtime/queue/queue.h"
@@ -68,9 +69,11 @@ struct PoolState {
   // Guarded by the call queue's consumer lock: slot of the last claimer, and position + 1 of its claim.
   std::atomic<uint32_t> last_claimer;
   std::atomic<uint64_t> last_claim;
+  // A line of its own: workers write it, callers read it only when they would have to wake somebody.
+  alignas(64) Attention attention;
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);
-static_assert(std::is_standard_layout_v<PoolState> && sizeof(PoolState) == 48);
+static_assert(std::is_standard_layout_v<PoolState> && sizeof(PoolState) == 128);
 
 // One worker's hands and its figures.  Two cache lines, so that neighbours do not disturb each other.
 struct alignas(128) Hand {

@@ -87,6 +87,26 @@ absl::StatusOr<Message> Queue::PopClaiming(Claimer& claimer, Wait wait) {
   return message;
 }
 
+absl::StatusOr<Message> Queue::PopClaimingAwake(Claimer& claimer, Wait wait) {
+  absl::StatusOr<Message> message{Message()};
+  PopRequest request{.out = &*message, .max = 1, .claimer = &claimer};
+  const bool done = TakeSome(request, QueueCount{0}) || PopSoon(request) ||
+                    state_->readable.AwaitSpinning(
+                        me_, wait, [&] { return TryPop(request); }, [&] { return Readable(); });
+  if (!done) return absl::DeadlineExceededError(absl::StrFormat("pop from %s, which is empty", handle_.ToString()));
+  if (!request.status.ok()) message = std::move(request.status);
+  return message;
+}
+
+absl::StatusOr<Message> Queue::PopClaimingAsleep(Claimer& claimer, Wait wait) {
+  absl::StatusOr<Message> message{Message()};
+  PopRequest request{.out = &*message, .max = 1, .claimer = &claimer};
+  absl::Status waited = state_->readable.AwaitAsleep(wait, [&] { return TryPop(request); });
+  if (!waited.ok()) return Annotate(waited, absl::StrFormat("pop from %s, which is empty", handle_.ToString()));
+  if (!request.status.ok()) message = std::move(request.status);
+  return message;
+}
+
 absl::StatusOr<std::vector<Message>> Queue::PopBatch(size_t max, Wait wait) {
   constexpr size_t kAtOnce = 64;
   if (max == 0) {
@@ -94,9 +114,10 @@ absl::StatusOr<std::vector<Message>> Queue::PopBatch(size_t max, Wait wait) {
         absl::StrFormat("pop from %s: a batch of 0 messages", handle_.ToString()));
   }
   std::vector<Message> messages;
-  while (messages.size() < max) {
+  while (messages.size() < max && (messages.empty() || !empty())) {
     const size_t before = messages.size();
-    const size_t wanted = std::min(kAtOnce, max - before);
+    // No more than there are: messages that come to nothing cost something, too.
+    const size_t wanted = std::clamp<size_t>(depth(), 1, std::min(kAtOnce, max - before));
     messages.resize(before + wanted);
     PopRequest request{.out = messages.data() + before, .max = wanted};
     absl::Status popped = PopInto(request, before == 0 ? wait : Wait::Try());

@@ -148,6 +148,8 @@ void Queue::NotifyReaders(uint32_t messages) {
   }
 }
 
+void Queue::NotifyReaderUnless(absl::FunctionRef<bool()> spare) { state_->readable.NotifyUnless(spare); }
+
 size_t Queue::PushBatch(std::span<const MessageView> messages, Wait wait, absl::Status* status) {
   *status = absl::OkStatus();
   size_t pushed = 0;

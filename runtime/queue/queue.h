@@ -26,6 +26,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "runtime/base/ids.h"
@@ -118,6 +119,8 @@ class Queue {
   absl::Status PushQuietly(const MessageView& message);
   // Wakes consumers for so many messages; with the greatest number, all of them, to look for themselves.
   void NotifyReaders(uint32_t messages);
+  // Wakes a consumer for one message, unless that took a system call and spare() says that it is needless.
+  void NotifyReaderUnless(absl::FunctionRef<bool()> spare);
 
   // Blocks while the queue is empty.  DeadlineExceeded; OutOfRange when closed and drained.
   absl::StatusOr<Message> Pop(Wait wait);
@@ -132,6 +135,10 @@ class Queue {
     virtual void Claim(uint64_t position, uint64_t tag) = 0;
   };
   absl::StatusOr<Message> PopClaiming(Claimer& claimer, Wait wait);
+  // The same for who would rather not sleep now: DeadlineExceeded once spinning is not worth it any more.
+  absl::StatusOr<Message> PopClaimingAwake(Claimer& claimer, Wait wait);
+  // The same for who only sleeps, for a short time.
+  absl::StatusOr<Message> PopClaimingAsleep(Claimer& claimer, Wait wait);
   uint64_t popped() const;  // messages taken so far: the position of the next one
 
   // No push succeeds any more; what is inside can still be popped.  Wakes everybody.  Idempotent.

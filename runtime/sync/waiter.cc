@@ -28,8 +28,8 @@ void WaitPoint::WakeSleepers(uint32_t count) {
   while (count > 0) {
     uint64_t word = word_.load(std::memory_order_relaxed);
     if (SleepersOf(word) == 0) return;
-    if (spinner_.load(std::memory_order_relaxed) != 0 && spinner_.exchange(0) != 0) {
-      --count;  // that one is looking right now
+    if (TakeSpinner()) {
+      --count;
       continue;
     }
     const uint32_t woken = std::min(count, SleepersOf(word));

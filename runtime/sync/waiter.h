@@ -73,9 +73,25 @@ class WaitPoint {
   template <typename Ready, typename OnPatience, typename More>
   absl::Status Await(HostId me, Wait wait, Ready&& ready, OnPatience&& on_patience, More&& more);
 
+  // The part of Await that spins: whether ready() became true.  Blocks the interruptible, does not sleep.
+  template <typename Ready, typename More>
+  bool AwaitSpinning(HostId me, Wait wait, Ready&& ready, More&& more) {
+    BlockingScope blocking(wait.interruptible);
+    return Spin(me, wait.deadline, ready, more);
+  }
+
+  // The part of Await that sleeps, for short times: without patience.
+  template <typename Ready>
+  absl::Status AwaitAsleep(Wait wait, Ready&& ready);
+
   // What was waited for has become true for `count` waiters.
   void Notify(uint32_t count = 1) {
     if (SleepersOf(Observe()) != 0) WakeSleepers(count);
+  }
+  // The same for one waiter; before it makes a system call it asks spare(), whether it is needless.
+  template <typename Spare>
+  void NotifyUnless(Spare&& spare) {
+    if (SleepersOf(Observe()) != 0 && !TakeSpinner() && !spare()) WakeSleepers(1);
   }
   // ... for all of them.
   void NotifyAll() {
@@ -110,6 +126,8 @@ class WaitPoint {
 
   // See (1): a read-modify-write, although it changes nothing.
   uint64_t Observe() { return word_.fetch_add(0, std::memory_order_seq_cst); }
+  // A waiter that spins is looking right now: it counts as woken.
+  bool TakeSpinner() { return spinner_.load(std::memory_order_relaxed) != 0 && spinner_.exchange(0) != 0; }
   void WakeSleepers(uint32_t count);
   void WakeAllSleepers();
 
@@ -160,6 +178,24 @@ bool WaitPoint::Spin(HostId me, Deadline deadline, Ready& ready, More& more) {
   if (found && registered && counted_on && more()) Notify();  // (4)
   LearnFromSpin(Deadline::MonotonicNanos() - start, found);
   return found || ready();  // (4)
+}
+
+template <typename Ready>
+absl::Status WaitPoint::AwaitAsleep(Wait wait, Ready&& ready) {
+  BlockingScope blocking(wait.interruptible);
+  for (;;) {
+    const uint32_t sequence = CountSleeper();
+    if (ready()) {
+      UncountSleeper(sequence);
+      return absl::OkStatus();
+    }
+    Sleep(sequence, wait.deadline);
+    if (ready()) return absl::OkStatus();
+    if (wait.deadline.Expired()) return absl::DeadlineExceededError("the deadline expired");
+    if (wait.interruptible == nullptr) continue;
+    absl::Status status = wait.interruptible->OnSignal();
+    if (!status.ok()) return status;
+  }
 }
 
 template <typename Ready, typename OnPatience, typename More>

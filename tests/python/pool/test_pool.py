@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -110,6 +111,12 @@ def leave(code):
     os._exit(code)
 
 
+def wait_for_file(path):
+    while not os.path.exists(path):
+        time.sleep(0.001)
+    return 'there'
+
+
 def exit_by_exception(code):
     sys.exit(code)
 
@@ -141,6 +148,20 @@ class PoolCases:
         self.assertEqual(self.pool.apply(total, (1, 2), {'a': 3}), 6)
         self.assertEqual(self.pool.apply(total), 0)
         self.assertEqual(self.pool.apply(total, [4, 5]), 9)
+
+    def test_calls_behind_a_long_one_are_run_meanwhile(self):
+        # Small calls one after the other keep one worker busy and the other asleep; then one of them takes long.
+        for i in range(40):
+            for small in [self.pool.apply_async(square, (x,)) for x in range(i)]:
+                small.get(SECONDS)
+            with tempfile.TemporaryDirectory() as folder:
+                path = os.path.join(folder, 'end')
+                long = self.pool.apply_async(wait_for_file, (path,))
+                others = [self.pool.apply_async(square, (x,)) for x in range(i % 4 + 1)]
+                self.assertEqual([other.get(SECONDS) for other in others], [x * x for x in range(i % 4 + 1)])
+                self.assertFalse(long.ready())
+                open(path, 'w').close()
+                self.assertEqual(long.get(SECONDS), 'there')
 
     def test_map_keeps_the_order(self):
         for chunksize in (None, 1, 3, 1000):
