@@ -59,7 +59,7 @@ class Worker {
   PyRef Apply(const CallView& call, PyObject* function, PyObject* arguments);
   PyRef MapOver(const CallView& call, PyObject* function, PyObject* items);
   bool Sent(const absl::Status& status);
-  bool ReplyValue(PyObject* value);
+  bool ReplyValue(PyRef value);
   bool ReplyError(PyRef packed);
   bool ReplyException(PyRef exception);
   bool ReplyUnsendable(PyRef exception, PyObject* value);
@@ -129,7 +129,7 @@ bool Worker::Run() {
 bool Worker::Serve(Message message) {
   bool decoded = false;
   PyRef result = Execute(std::move(message), &decoded);
-  if (result) return ReplyValue(result.get());
+  if (result) return ReplyValue(std::move(result));
   PyRef exception = TakeException();
   const bool ordinary = PyErr_GivenExceptionMatches(exception.get(), PyExc_Exception);
   if (ordinary && !decoded) {
@@ -247,7 +247,13 @@ PyRef MapOverList(PyObject* function, PyObject* items) {
 
 PyRef Worker::MapOver(const CallView& call, PyObject* function, PyObject* items) {
   const bool star = call.kind == CallKind::kStarMap, limited = call.limit_millis != 0;
-  if (!star && !limited && PyList_CheckExact(items)) return MapOverList(function, items);
+  if (!star && !limited) {
+    if (PyList_CheckExact(items)) return MapOverList(function, items);
+    if (PyRange_Check(items) || PyTuple_CheckExact(items)) {
+      PyRef list = PyRef::Steal(PySequence_List(items));
+      return list ? MapOverList(function, list.get()) : PyRef();
+    }
+  }
   PyRef iterator = PyRef::Steal(PyObject_GetIter(items));
   PyRef results = PyRef::Steal(PyList_New(0));
   if (!iterator || !results) return {};
@@ -279,16 +285,20 @@ PyRef Worker::Apply(const CallView& call, PyObject* function, PyObject* argument
 
 // ---- Replying -------------------------------------------------------------------------------------------------------
 
-bool Worker::ReplyValue(PyObject* value) {
+bool Worker::ReplyValue(PyRef value) {
   scalar_.clear();
   absl::Status status;
-  if (AppendScalarPickle(value, &scalar_)) {
+  if (AppendScalarPickle(value.get(), &scalar_)) {
     const std::span<const std::byte> part = std::as_bytes(std::span(scalar_));
     status = server_.Reply(ReplyKind::kValue, {&part, 1}, {});
   } else {
     Pickled pickled;
-    if (!Pickle(state_, value, &pickled)) {
-      return ReplyUnsendable(TakeException(), value);
+    if (!Pickle(state_, value.get(), &pickled, Give::kAsItIs)) {
+      return ReplyUnsendable(TakeException(), value.get());
+    }
+    if (pickled.gives()) {
+      value = PyRef();
+      if (!pickled.CopyWhatWasKept()) return ReplyException(TakeException());
     }
     status = server_.Reply(ReplyKind::kValue, pickled.parts(), pickled.handles());
   }

@@ -18,6 +18,7 @@ struct MemoryObject {
   bool readonly;
   std::span<std::byte> block;  // set by the first use; the segment stays mapped as long as the process lives
   PrivateMapping* copy;        // where `block` lies, of a private one
+  bool received;               // it stands in ModuleState::received
 };
 
 MemoryObject* AsMemory(PyObject* self) { return reinterpret_cast<MemoryObject*>(self); }
@@ -35,7 +36,13 @@ bool FindBlock(MemoryObject* self) {
   return true;
 }
 
+void ForgetReceived(PyObject* self) {
+  if (!AsMemory(self)->received) return;
+  if (ModuleState* state = StateOfType(Py_TYPE(self))) state->received.erase(AsMemory(self)->block.data());
+}
+
 void Dealloc(PyObject* self) {
+  ForgetReceived(self);
   delete AsMemory(self)->copy;
   DeallocShared(self);
 }
@@ -112,6 +119,13 @@ PyObject* NewMemory(ModuleState* state, Handle handle, bool readonly) {
   if (!self || !AttachHandle(&AsMemory(self.get())->head, handle)) return nullptr;
   AsMemory(self.get())->readonly = readonly;
   return FindBlock(AsMemory(self.get())) ? self.release() : nullptr;
+}
+
+PyObject* NewReceivedMemory(ModuleState* state, Handle handle, bool readonly) {
+  PyObject* self = NewMemory(state, handle, readonly);
+  if (self == nullptr) return nullptr;
+  AsMemory(self)->received = state->received.try_emplace(AsMemory(self)->block.data(), handle).second;
+  return self;
 }
 
 PyObject* NewPrivateMemory(ModuleState* state, Handle handle, bool readonly) {

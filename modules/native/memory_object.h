@@ -16,6 +16,10 @@ namespace pyhost::native {
 // Null with a Python error.  A read-only one exports read-only buffers.
 PyObject* NewMemory(ModuleState* state, Handle handle, bool readonly);
 
+// The same for an out-of-band buffer of a message, which is this process's alone: known by its address from now on
+// (ModuleState::received), until the Python object is gone.
+PyObject* NewReceivedMemory(ModuleState* state, Handle handle, bool readonly);
+
 // The same as a copy-on-write view: what this process writes to it stays here.
 PyObject* NewPrivateMemory(ModuleState* state, Handle handle, bool readonly);
 

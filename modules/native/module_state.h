@@ -7,7 +7,9 @@
 #ifndef PYHOST_MODULES_NATIVE_MODULE_STATE_H_
 #define PYHOST_MODULES_NATIVE_MODULE_STATE_H_
 
+#include "absl/container/flat_hash_map.h"
 #include "modules/native/python_ref.h"
+#include "runtime/base/ids.h"
 
 namespace pyhost::native {
 
@@ -46,6 +48,9 @@ struct ModuleState {
   PyRef array_reducers;       // type -> reducer, set by pyhost.arrays; from the module's start on
   PyRef merged_table;         // copyreg's table, those of arrays, and ForkingPickler's reducers on top
   PyRef plain_table;          // the same without those of arrays
+
+  // Where the out-of-band buffers of messages lie that have a Memory object here (bind_memory.cc).  Changes.
+  absl::flat_hash_map<const void*, Handle> received;
 };
 
 extern PyModuleDef kModuleDef;

@@ -1,5 +1,6 @@
 #include "modules/native/pickling.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <memory>
@@ -38,6 +39,8 @@ struct WriterState {
   std::vector<BufferView> chunks;
   std::vector<uint64_t> buffer_sizes;  // with kReadOnly
   std::vector<Handle> buffers;         // counted in segment.refs()
+  std::vector<size_t> given;           // of these: they are the object's own
+  bool may_give = false;
 };
 
 struct WriterObject {
@@ -54,6 +57,41 @@ PyObject* Write(PyObject* self, PyObject* bytes) {
   return PyLong_FromSize_t(size);
 }
 
+// A new Memory object with these bytes, counted in segment.refs(); none with a Python error.
+Handle CopyToMemory(Session* session, std::span<const std::byte> bytes) {
+  Segment& segment = session->segment();
+  absl::StatusOr<Handle> handle = segment.objects().Create(ObjectKind::kMemory, bytes.size(), session->me());
+  if (!handle.ok()) {
+    SetError(handle.status());
+    return {};
+  }
+  segment.refs().Adopt(*handle, session->me());
+  absl::StatusOr<std::span<std::byte>> block = segment.objects().Block(*handle);
+  if (!block.ok()) {
+    segment.refs().Release(*handle, session->me());
+    SetError(block.status());
+    return {};
+  }
+  CopyBytes(*block, bytes);
+  return *handle;
+}
+
+// Takes the buffer along without a copy, if it is the whole of a message's out-of-band buffer; each once.
+bool GiveBuffer(ModuleState* state, Session* session, WriterState* writer, std::span<const std::byte> bytes) {
+  if (state == nullptr) return false;
+  const auto found = state->received.find(bytes.data());
+  if (found == state->received.end()) return false;
+  const Handle handle = found->second;
+  Segment& segment = session->segment();
+  const absl::StatusOr<std::span<std::byte>> block = segment.objects().Block(handle);
+  if (!block.ok() || block->size() != bytes.size()) return false;
+  if (std::find(writer->buffers.begin(), writer->buffers.end(), handle) != writer->buffers.end()) return false;
+  if (!segment.refs().Retain(handle, session->me()).ok()) return false;
+  writer->given.push_back(writer->buffers.size());
+  writer->buffers.push_back(handle);
+  return true;
+}
+
 // The pickler's buffer_callback: true keeps the buffer in the pickle, false says that we took it.
 PyObject* TakeBuffer(PyObject* self, PyObject* args, PyObject*) {
   auto* writer = reinterpret_cast<WriterObject*>(self)->state;
@@ -67,15 +105,15 @@ PyObject* TakeBuffer(PyObject* self, PyObject* args, PyObject*) {
   if (view.bytes().size() < kOutOfBandBytes) Py_RETURN_TRUE;
   Session* session = EnsureSession();
   if (session == nullptr) return nullptr;
-  Segment& segment = session->segment();
-  absl::StatusOr<Handle> handle = segment.objects().Create(ObjectKind::kMemory, view.bytes().size(), session->me());
-  if (!handle.ok()) return SetError(handle.status());
-  segment.refs().Adopt(*handle, session->me());
-  writer->buffers.push_back(*handle);
-  writer->buffer_sizes.push_back(view.bytes().size() | (view.readonly() ? kReadOnly : 0));
-  absl::StatusOr<std::span<std::byte>> block = segment.objects().Block(*handle);
-  if (!block.ok()) return SetError(block.status());
-  CopyBytes(*block, view.bytes());
+  const uint64_t size = view.bytes().size() | (view.readonly() ? kReadOnly : 0);
+  if (writer->may_give && GiveBuffer(StateOfType(Py_TYPE(self)), session, writer, view.bytes())) {
+    writer->buffer_sizes.push_back(size);
+    Py_RETURN_FALSE;
+  }
+  const Handle copy = CopyToMemory(session, view.bytes());
+  if (!copy) return nullptr;
+  writer->buffers.push_back(copy);
+  writer->buffer_sizes.push_back(size);
   Py_RETURN_FALSE;
 }
 
@@ -256,11 +294,12 @@ bool MayDoWithoutPickler(ModuleState* state) {
   return false;
 }
 
-bool Pickle(ModuleState* state, PyObject* object, Pickled* out) {
+bool Pickle(ModuleState* state, PyObject* object, Pickled* out, Give give) {
   if (!Prepare(state)) return false;
   HandleCollector collector;
   PyRef writer = NewWriter(state);
   if (!writer) return false;
+  reinterpret_cast<WriterObject*>(writer.get())->state->may_give = give == Give::kAsItIs;
   PyRef pickler = NewPickler(state, writer.get());
   if (!pickler) return false;
   PyRef done = PyRef::Steal(PyObject_CallMethod(pickler.get(), "dump", "(O)", object));
@@ -273,7 +312,26 @@ bool Pickle(ModuleState* state, PyObject* object, Pickled* out) {
   for (const BufferView& chunk : written.chunks) out->parts_.push_back(chunk.bytes());
   out->handles_ = written.buffers;
   out->handles_.insert(out->handles_.end(), collector.handles().begin(), collector.handles().end());
+  out->given_ = written.given;
   out->writer_ = std::move(writer);
+  return true;
+}
+
+bool Pickled::CopyWhatWasKept() {
+  Session* session = RequireSession();
+  if (session == nullptr) return false;
+  Segment& segment = session->segment();
+  std::vector<Handle>& held = reinterpret_cast<WriterObject*>(writer_.get())->state->buffers;
+  for (const size_t index : std::exchange(given_, {})) {
+    const Handle given = held[index];
+    if (segment.refs().IsOnlyOwner(given, session->me())) continue;
+    const absl::StatusOr<std::span<std::byte>> block = segment.objects().Block(given);
+    if (!block.ok()) return SetError(block.status()) != nullptr;
+    const Handle copy = CopyToMemory(session, *block);
+    if (!copy) return false;
+    held[index] = handles_[index] = copy;
+    segment.refs().Release(given, session->me());
+  }
   return true;
 }
 
@@ -328,7 +386,7 @@ namespace {
 
 // A tuple of buffers for pickle.loads, or null with a Python error.
 PyRef OpenBuffers(ModuleState* state, const Message& message, std::span<const std::byte> sizes, Buffers access) {
-  auto* const open = access == Buffers::kPrivate ? NewPrivateMemory : NewMemory;
+  auto* const open = access == Buffers::kPrivate ? NewPrivateMemory : NewReceivedMemory;
   const size_t count = sizes.size() / sizeof(uint64_t);
   if (count > message.handles().size()) {
     SetError(BadPayload("more out-of-band buffers than handles"));

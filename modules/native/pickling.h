@@ -25,6 +25,10 @@ namespace pyhost::native {
 
 inline constexpr size_t kOutOfBandBytes = 16 * 1024;
 
+// Whether large buffers are copied.  kAsItIs is for an object that the caller lets go of: what came out of band in a message
+// before, and nobody else has, goes on as it is.
+enum class Give { kCopies, kAsItIs };
+
 // A pickled object, ready to be pushed.  Holds what the views point into; gives the out-of-band Memory objects back on
 // destruction (after a push the frame keeps them alive).
 class Pickled {
@@ -39,12 +43,19 @@ class Pickled {
   std::span<const Handle> handles() const { return handles_; }
   size_t size() const;
 
+  // Some of the handles are memory that the pickled object itself uses (Give::kAsItIs).
+  bool gives() const { return !given_.empty(); }
+  // To be called then, once the object was let go of: what somebody kept for himself after all is copied.  False with a
+  // Python error.
+  bool CopyWhatWasKept();
+
  private:
-  friend bool Pickle(ModuleState* state, PyObject* object, Pickled* out);
+  friend bool Pickle(ModuleState* state, PyObject* object, Pickled* out, Give give);
   std::vector<uint64_t> header_;
   PyRef writer_;  // owns the pickle's pieces and our count on the out-of-band objects
   std::vector<std::span<const std::byte>> parts_;
   std::vector<Handle> handles_;
+  std::vector<size_t> given_;  // of handles_
 };
 
 // May plain builtins be written without a pickler?  Not when the program put a class of its own in the place of
@@ -52,7 +63,7 @@ class Pickled {
 bool MayDoWithoutPickler(ModuleState* state);
 
 // False with the Python error that pickling raised.
-bool Pickle(ModuleState* state, PyObject* object, Pickled* out);
+bool Pickle(ModuleState* state, PyObject* object, Pickled* out, Give give = Give::kCopies);
 
 // Unpickles `payload`, which lies in `message` (the whole payload, or the rest behind the caller's own header).
 // Out-of-band buffers keep their Memory objects alive by themselves; `message` is consumed.

@@ -40,6 +40,12 @@ void HandleRefs::Release(Handle handle, HostId me) {
   objects_->Drop(handle, me, me);
 }
 
+bool HandleRefs::IsOnlyOwner(Handle handle, HostId me) const {
+  MutexLock lock(mutex_);
+  const auto entry = counts_.find(Key{handle.value(), me.value()});
+  return entry != counts_.end() && entry->second == 1 && objects_->IsHeldByNoOther(handle, me);
+}
+
 void HandleRefs::BeforeFork() {
   LockMutex(mutex_);
   forking = this;

@@ -41,6 +41,9 @@ class HandleRefs {
   // One owner less; the last one may free the object.
   void Release(Handle handle, HostId me);
 
+  // Whether one owner in this process is all that keeps the object alive.
+  bool IsOnlyOwner(Handle handle, HostId me) const;
+
   // Around fork(), on the forking thread.
   void BeforeFork() ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex_);
   void AfterForkParent() ABSL_UNLOCK_FUNCTION(mutex_);

@@ -269,6 +269,18 @@ absl::StatusOr<std::span<std::byte>> ObjectTable::Block(Handle handle) const {
 
 // ---- Holders ----------------------------------------------------------------------------------------------------------
 
+bool ObjectTable::IsHeldByNoOther(Handle handle, HostId who) const {
+  if (!IsHeld(handle, who)) return false;
+  const ObjectCell& cell = map_->cell(handle.index());
+  const std::atomic<uint64_t>* holders = map_->holders(handle.index());
+  const uint32_t words = (hosts_->slots_used() + 63) / 64;
+  for (uint32_t word = 0; word < words; ++word) {
+    const uint64_t own = word == who.slot() / 64 ? BitOf(who) : 0;
+    if (holders[word].load() != own) return false;
+  }
+  return TransitOf(cell.references.load()) == 0;
+}
+
 // Consistent although many words are read.  Whoever sets a bit (or counts a transit) while another keeps the
 // object alive counts a change before that other lets go; hence, if no change was counted between the two
 // readings, every holder there was at the first one would have been found.

@@ -86,6 +86,8 @@ class ObjectTable {
   // Clears `who`'s bit; frees the object when nothing holds or carries it any more.
   void Drop(Handle handle, HostId who, HostId me);
   bool IsHeld(Handle handle, HostId who) const;
+  // `who` holds it, nobody else does, and nothing carries it.
+  bool IsHeldByNoOther(Handle handle, HostId who) const;
 
   // A frame (or another object) that carries the handle is about to be published / was taken out.  Both are called
   // under the lock of the carrier that also covers the publishing or taking; Add before it, End after it, so that
