@@ -192,8 +192,12 @@ class Pool:
         callback(result) or error_callback(exception) runs in a thread of this process; the result is ready
         when it has returned.
         """
-        self._check_running()
-        limit, attempts = self._options.of_call(timeout, on_worker_death)
+        if self._state != RUN or self._crew.failure is not None:
+            self._check_running()
+        if timeout is None and on_worker_death is None:
+            limit, attempts = self._options.for_calls
+        else:
+            limit, attempts = self._options.of_call(timeout, on_worker_death)
         if callback is None and error_callback is None and not limit:
             return ApplyResult(self, self._client.submit(func, args, kwds, 0, attempts))
         return self._submit(ApplyResult, limit, callback, error_callback,

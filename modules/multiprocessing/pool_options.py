@@ -58,6 +58,7 @@ class QueueOptions:
         if options.timeout is not None or options.attempts > 1 or options.max_memory is not None:
             raise ValueError(self._REFUSED)
         self.max_restarts = options.max_restarts
+        self.for_calls = 0, 1
 
     def of_call(self, timeout, on_worker_death):
         """(0, 1), or ValueError for what cannot be had."""
@@ -68,6 +69,8 @@ class QueueOptions:
 
 class ThreadOptions:
     """Those of a ThreadPool, which has none."""
+
+    for_calls = 0, 1
 
     def of_call(self, timeout, on_worker_death):
         """(0, 1), or ValueError for what cannot be had."""

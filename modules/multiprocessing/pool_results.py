@@ -15,23 +15,33 @@ from .pool_progress import LOOK_EVERY
 
 __all__ = ['ApplyResult', 'AsyncResult', 'MapResult', 'IMapIterator', 'IMapUnorderedIterator']
 
+_Lock = threading.Lock
+
 
 class ApplyResult:
     """The result of apply_async()."""
 
+    # Most results have none of these, and there may be very many results.
+    _outcome = None  # (ok, value) once received
+    _event = _callback = _error_callback = _progress = None
+
     def __init__(self, pool, calls, callback=None, error_callback=None, progress=None):
-        self._progress = progress
         self._pool = pool  # kept running until this result is there
         self._calls = calls
-        self._outcome = None  # (ok, value) once received
-        self._lock = threading.Lock()  # held by the thread that receives
-        self._callback = callback
-        self._error_callback = error_callback
-        self._event = threading.Event() if callback or error_callback else None
+        self._lock = _Lock()  # held by the thread that receives
+        if callback or error_callback:
+            self._callback = callback
+            self._error_callback = error_callback
+            self._event = threading.Event()
+        if progress is not None:
+            self._progress = progress
 
     def get(self, timeout=None):
         """The result, or raises what the call raised; multiprocessing.TimeoutError after `timeout` seconds."""
-        if (self._outcome is None or self._event is not None) and not self._settled(timeout):
+        if timeout is None and self._event is None:
+            if self._outcome is None:
+                self._receive(None)
+        elif not self._settled(timeout):
             raise TimeoutError
         ok, value = self._outcome
         if ok:

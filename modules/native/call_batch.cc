@@ -20,10 +20,10 @@ Function::~Function() {
   if (session != nullptr) session->segment().refs().Release(memory_, session->me());
 }
 
-void Function::Use(PyObject* callable, std::string pickle) {
+void Function::Use(PyObject* callable, std::shared_ptr<const std::string> pickle) {
   callable_ = callable;
-  pickle_ = std::move(pickle);
-  size_ = pickle_.size();
+  known_ = std::move(pickle);
+  size_ = known_->size();
   global_ = true;
 }
 
@@ -83,6 +83,8 @@ void CallBatch::AppendHead(CallKind kind) {
 }
 
 bool CallBatch::Add(ModuleState* state, CallKind kind, CallId id, PyObject* arguments) {
+  constexpr size_t kMostCalls = 192;  // what a call of a few numbers takes: allocated once
+  if (heads_.capacity() < kMostCalls) heads_.reserve(kMostCalls);
   Entry entry;
   entry.id = id;
   entry.head_begin = heads_.size();

@@ -12,11 +12,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "modules/native/module_state.h"
 #include "modules/native/pickling.h"
@@ -39,13 +41,13 @@ class Function {
   // False with the Python error that pickling raised.
   bool Prepare(ModuleState* state, PyObject* callable);
   // From a pickle made before, of a global reference.
-  void Use(PyObject* callable, std::string pickle);
+  void Use(PyObject* callable, std::shared_ptr<const std::string> pickle);
 
   PyObject* callable() const { return callable_; }
   bool is_global() const { return global_; }
   // It carries handles (queues, locks, large arrays): it must be pickled together with the arguments.
   bool must_go_inside() const { return inside_; }
-  std::span<const std::byte> pickle() const { return std::as_bytes(std::span(pickle_)); }
+  std::span<const std::byte> pickle() const { return std::as_bytes(std::span(known_ ? *known_ : pickle_)); }
   size_t size() const { return size_; }
   Handle memory() const { return memory_; }
 
@@ -54,6 +56,7 @@ class Function {
 
   PyObject* callable_ = nullptr;  // borrowed from the submitter
   std::string pickle_;            // empty when in memory
+  std::shared_ptr<const std::string> known_;  // instead of pickle_
   size_t size_ = 0;
   Handle memory_;  // ours in segment.refs()
   bool global_ = false;
@@ -93,7 +96,7 @@ class CallBatch {
   const CallOptions options_;
   size_t bytes_ = 0;
   std::string heads_;
-  std::vector<Entry> entries_;
+  absl::InlinedVector<Entry, 1> entries_;  // one is the most common
 };
 
 }  // namespace pyhost::native

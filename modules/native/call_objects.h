@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
 #include "modules/native/bind_pool.h"
 #include "modules/native/call_batch.h"
 #include "modules/native/module_state.h"
@@ -31,7 +32,7 @@ namespace pyhost::native {
 struct KnownFunction {
   PyRef object;
   PyRef name;
-  std::string pickle;
+  std::shared_ptr<const std::string> pickle;
 };
 
 struct ClientState {
@@ -54,7 +55,7 @@ struct CallsState {
   bool single = false;                 // each call of a map is for one item
   uint64_t submitted = 0;              // the index of the next call
   // The ids of its calls: from, and how many.
-  std::vector<std::pair<CallId, uint64_t>> ids;
+  absl::InlinedVector<std::pair<CallId, uint64_t>, 1> ids;
   PyRef outcome;                       // what take() gave
   std::map<uint64_t, PyRef> refused;   // index -> the exception that kept the call from being submitted
   // A map's results, filled as they arrive: results[bounds[i]] to results[bounds[i + 1]] belong to call i.

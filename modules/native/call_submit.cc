@@ -43,8 +43,9 @@ bool PrepareFunction(ClientState* state, PyObject* callable, Function* function)
   PyRef name = NameOf(state, callable);
   if (state->known.size() >= kMaxKnownFunctions) state->known.clear();
   const std::span<const std::byte> pickle = function->pickle();
-  state->known[callable] = {PyRef::Borrow(callable), std::move(name),
-                            std::string(reinterpret_cast<const char*>(pickle.data()), pickle.size())};
+  state->known[callable] = {
+      PyRef::Borrow(callable), std::move(name),
+      std::make_shared<const std::string>(reinterpret_cast<const char*>(pickle.data()), pickle.size())};
   return true;
 }
 
