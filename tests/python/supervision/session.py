@@ -103,8 +103,11 @@ class SessionCase(unittest.TestCase):
         shutil.copytree(os.path.dirname(os.path.dirname(multiprocessing.__file__)), self.path('lib/pyhost'))
         return {'program': program, 'cwd': self.folder.name}
 
-    def run_script(self, body, main, method='spawn', *, left=(), program=sys.executable, **options):
-        """What the script prints; it must exit with 0.  `left`: words of command lines that may stay behind."""
+    def run_script(self, body, main, method='spawn', *, left=(), program=sys.executable, gone_after=4,
+                   **options):
+        """What the script prints; it must exit with 0.  `left`: words of command lines that may stay behind; `gone_after`:
+        seconds that the others may take to end.
+        """
         source = (PRELUDE + f'CONTEXT = mp.get_context({method!r})\n' + textwrap.dedent(body)
                   + "\nif __name__ == '__main__':\n" + textwrap.indent(textwrap.dedent(main), '    '))
         with open(self.path('script.py'), 'w') as file:
@@ -116,12 +119,12 @@ class SessionCase(unittest.TestCase):
                                 timeout=SECONDS, **options)
         self.assertEqual(result.returncode, code, result.stdout + result.stderr)
         self.stderr = result.stderr
-        self.assert_nobody_left(left)
+        self.assert_nobody_left(left, gone_after)
         return result.stdout
 
-    def assert_nobody_left(self, except_for=()):
-        """Every process of the session ends within a moment."""
-        end = time.monotonic() + 4
+    def assert_nobody_left(self, except_for=(), gone_after=4):
+        """Every process of the session ends within a moment (seconds)."""
+        end = time.monotonic() + gone_after
         while True:
             left = [entry for entry in marked(self.mark) if not any(word in entry[1] for word in except_for)]
             if not left:

@@ -123,7 +123,7 @@ class CrashPointTest(SessionCase):
             queue.put(bytes(1 << 20))
             _pyhost.arm_crash_point('fork-embryo-has-holds')
             os.fork()
-        ''', code=-9)
+        ''', code=-9, gone_after=9)  # the supervisor gives a child that may have been forked five seconds
 
     def test_fork_that_dies_before_it_has_its_place(self):
         out = self.run_script('', '''
