@@ -29,7 +29,7 @@ struct Row {
 constexpr Row kRows[] = {
     {"push + pop of 64 bytes, two processes", "BM_QueueThroughput/64/real_time", "pipe", "BM_PipeThroughput/64/real_time", 3, true},
     {"round trip, both awake", "BM_QueueRoundTripAwake/real_time", "spinning cache line", "BM_SpinRoundTrip/real_time", 3, false},
-    {"round trip, both asleep", "BM_QueueRoundTripAsleep/real_time", "futex", "BM_FutexRoundTrip/real_time", 1.1, false},
+    {"round trip, both asleep", "BM_QueueRoundTripAsleep/iterations:2000/real_time", "futex", "BM_FutexRoundTrip/iterations:2000/real_time", 1.1, false},
     {"lock + unlock, plain", "BM_MutexPlain", "std::mutex", "BM_StdMutex", 1.5, false},
     {"lock + unlock, recursive", "BM_MutexRecursive", "std::recursive_mutex", "BM_StdRecursiveMutex", 1.5, false},
     {"64 MiB, read in place", "BM_QueueLargeReadInPlace/real_time", "warm memcpy", "BM_MemcpyWarm/real_time", 0.8, true},

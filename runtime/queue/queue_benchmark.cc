@@ -169,7 +169,7 @@ void BM_QueueRoundTripAsleep(benchmark::State& state) {
     benchmark::DoNotOptimize(pair.in().Pop(Wait::Forever()));
   }
 }
-BENCHMARK(BM_QueueRoundTripAsleep)->UseRealTime();
+BENCHMARK(BM_QueueRoundTripAsleep)->Iterations(2000)->UseRealTime();
 
 struct Words {
   alignas(64) std::atomic<uint32_t> ping;
@@ -240,7 +240,7 @@ void BM_FutexRoundTrip(benchmark::State& state) {
   futex::Wake(words->ping, 1);
   child.Reap();
 }
-BENCHMARK(BM_FutexRoundTrip)->UseRealTime();
+BENCHMARK(BM_FutexRoundTrip)->Iterations(2000)->UseRealTime();
 
 // 64 MiB to another process that looks at the first and last byte and answers.
 void BM_QueueLargeReadInPlace(benchmark::State& state) {
