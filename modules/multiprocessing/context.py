@@ -372,20 +372,25 @@ def assert_spawning(obj):
             ' through inheritance')
 
 
-def is_fork(context):
-    """Whether `context` (None: whatever it may be) starts its processes by fork."""
-    return getattr(context, '_name', None) == 'fork'
-
-
-def refuse_mixed_contexts(obj):
-    """Raises RuntimeError when `obj`, of the fork context, is about to be passed to a process of another start method.
+class MadeByContext:
+    """Base of what the fork context makes, which goes to no process of another start method.
 
     As in python3, which has reasons of its own: programs and tests count on it.  A fork pickles nothing.
     """
-    if get_spawning_popen() is not None:
-        raise RuntimeError(f'A SemLock created in a fork context is being shared with a process in a spawn context '
-                           f'({type(obj).__name__}). This is not supported. Please use the same context to create '
-                           'multiprocessing objects and Process.')
+
+    _is_of_fork = False  # a copy in another process is nobody's
+
+    def _note_context(self, ctx):
+        """Says which context made it; None: whatever that may be."""
+        if getattr(ctx, '_name', None) == 'fork':
+            self._is_of_fork = True
+
+    def _check_child(self):
+        """RuntimeError where it was made to be forked and is about to be passed to a process of another start method."""
+        if self._is_of_fork and get_spawning_popen() is not None:
+            raise RuntimeError(f'A SemLock created in a fork context is being shared with a process in a spawn context '
+                               f'({type(self).__name__}). This is not supported. Please use the same context to create '
+                               'multiprocessing objects and Process.')
 
 
 def _reduction_module():

@@ -16,7 +16,6 @@ from queue import Empty, Full
 import _pyhost
 
 from . import context
-from .context import is_fork, refuse_mixed_contexts
 from ._pipe_queue import PipeQueue, PipeSimpleQueue, _sentinel, uses_internals
 
 __all__ = ['Queue', 'SimpleQueue', 'JoinableQueue']
@@ -24,12 +23,11 @@ __all__ = ['Queue', 'SimpleQueue', 'JoinableQueue']
 _ForkingPickler = context.reduction.ForkingPickler
 
 
-class _SegmentQueue:
+class _SegmentQueue(context.MadeByContext):
     """What Queue and SimpleQueue have in common; `_queue` is the native queue, None where a pipe is used."""
 
     _through_pipe = False
     _queue = None
-    _is_of_fork = False  # made by the fork context; a copy in another process is nobody's
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -66,16 +64,14 @@ class Queue(_SegmentQueue, PipeQueue):
 
     def __init__(self, maxsize=0, *, ctx):
         self._maxsize = maxsize if maxsize > 0 else _pyhost.SEM_VALUE_MAX
-        if is_fork(ctx):
-            self._is_of_fork = True
+        self._note_context(ctx)
         if self._through_pipe:
             self._open_pipe(ctx)
         else:
             self._queue = _pyhost.Queue(maxsize if maxsize > 0 else 0)
 
     def __getstate__(self):
-        if self._is_of_fork:
-            refuse_mixed_contexts(self)
+        self._check_child()
         if self._queue is None:
             return self._pipe_state()
         return self._ignore_epipe, self._maxsize, self._queue
@@ -250,16 +246,14 @@ class SimpleQueue(_SegmentQueue, PipeSimpleQueue):
     """A queue with put(), get() and empty() only; never full."""
 
     def __init__(self, *, ctx):
-        if is_fork(ctx):
-            self._is_of_fork = True
+        self._note_context(ctx)
         if self._through_pipe:
             self._open_pipe(ctx)
         else:
             self._queue = _pyhost.Queue()
 
     def __getstate__(self):
-        if self._is_of_fork:
-            refuse_mixed_contexts(self)
+        self._check_child()
         return self._pipe_state() if self._queue is None else self._queue
 
     def __setstate__(self, state):

@@ -14,7 +14,7 @@ import _pyhost
 from _pyhost import OwnerDiedError
 
 from . import process
-from .context import is_fork, refuse_mixed_contexts
+from .context import MadeByContext
 
 __all__ = ['Lock', 'RLock', 'Semaphore', 'BoundedSemaphore', 'Condition', 'Event', 'Barrier', 'OwnerDiedError']
 
@@ -22,22 +22,18 @@ RECURSIVE_MUTEX, SEMAPHORE = range(2)
 SEM_VALUE_MAX = _pyhost.SEM_VALUE_MAX
 
 
-class _OfContext:
-    """What the fork context makes goes to no process of another start method."""
-
-    _is_of_fork = False  # a copy in another process is nobody's
+class _OfContext(MadeByContext):
+    """The same for objects of native classes, whose arguments are those of __new__."""
 
     @classmethod
     def _made(cls, ctx, *args):
         """A new object of `ctx`, from the arguments of the native class."""
         made = super().__new__(cls, *args)
-        if is_fork(ctx):
-            made._is_of_fork = True
+        made._note_context(ctx)
         return made
 
     def __reduce__(self):
-        if self._is_of_fork:
-            refuse_mixed_contexts(self)
+        self._check_child()
         return super().__reduce__()
 
 
