@@ -332,6 +332,10 @@ PyObject* NumberOf(PyObject* self, void*) {
   return WithClient(self, [](CallClient& client) { return PyLong_FromUnsignedLongLong((client.*kGet)()); });
 }
 
+PyObject* Unanswered(PyObject* self, void*) {
+  return WithClient(self, [](CallClient& client) { return PyLong_FromUnsignedLongLong(client.CountUnanswered()); });
+}
+
 PyObject* Server(PyObject* self, void*) {
   return WithClient(self, [&](CallClient& client) { return NewCallServer(AsClient(self)->module, client.handle()); });
 }
@@ -373,7 +377,7 @@ PyMethodDef kMethods[] = {
 PyGetSetDef kProperties[] = {
     {"server", Server, nullptr, "a CallServer for a new worker", nullptr},
     {"outstanding", NumberOf<&CallClient::outstanding>, nullptr, "calls that have not arrived", nullptr},
-    {"unanswered", NumberOf<&CallClient::unanswered>, nullptr, "calls submitted that were neither answered nor cancelled", nullptr},
+    {"unanswered", Unanswered, nullptr, "calls that have no reply yet: what the workers have to do", nullptr},
     {"faults", GetFaults, nullptr, "dict for pool_faults: host in words -> fault of its worker", nullptr},
     {"queued", NumberOf<&CallClient::queued>, nullptr, "calls that no worker has taken", nullptr},
     {"answered", NumberOf<&CallClient::answered>, nullptr, "replies of any kind since the pool began", nullptr},

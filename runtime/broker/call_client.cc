@@ -220,7 +220,10 @@ void CallClient::WakeWaiters() {
     leading = leading_;
   }
   // A message for no call.  If there is no memory for it, the leader's patience does.
-  if (leading) replies_.Push({.parts = {}, .handles = {}, .tag = 0}, Wait::Try()).IgnoreError();
+  if (leading) {
+    ++wakes_;
+    if (!replies_.Push({.parts = {}, .handles = {}, .tag = 0}, Wait::Try()).ok()) --wakes_;
+  }
   progress_.NotifyAll();
 }
 
@@ -399,7 +402,7 @@ void CallClient::Terminate(const absl::Status& status) {
 }
 
 absl::Status CallClient::Drain(Wait wait) {
-  const uint64_t pushed = replies_.popped() + replies_.depth();
+  const uint64_t pushed = replies_.pushed();
   return Await(
       [&] {
         mutex_.AssertHeld();
@@ -413,22 +416,25 @@ std::optional<LostCall> CallClient::FirstLost() const {
   return lost_;
 }
 
+void CallClient::DrainWhatIsThere() { Await([] { return false; }, Wait::Try()).IgnoreError(); }
+
 std::string CallClient::TakeReport() {
-  Await([] { return false; }, Wait::Try()).IgnoreError();  // Drains what is there.
+  DrainWhatIsThere();
   MutexLock lock(mutex_);
   return std::exchange(report_, {});
 }
 
 uint64_t CallClient::answered() const {
   MutexLock lock(mutex_);
-  return replies_.popped() + replies_.depth() - reports_;
+  return replies_.pushed() - reports_;
 }
 
-uint64_t CallClient::unanswered() const {
-  const uint64_t answers = answered();
+uint64_t CallClient::CountUnanswered() {
+  DrainWhatIsThere();
   MutexLock lock(mutex_);
-  const uint64_t submitted = next_call_ - 1 + resubmitted_, gone = answers + cancelled_;
-  return submitted > gone ? submitted - gone : 0;
+  // What has come since, or is on the way through the leader's hands.
+  const uint64_t undelivered = replies_.pushed() - delivered_, wakes = wakes_.load();
+  return outstanding_ - std::min(outstanding_, undelivered - std::min(undelivered, wakes));
 }
 
 // ---- Figures -------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@
 #ifndef PYHOST_RUNTIME_BROKER_CALL_CLIENT_H_
 #define PYHOST_RUNTIME_BROKER_CALL_CLIENT_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -205,8 +206,9 @@ class CallClient {
   std::string TakeReport();
 
   uint64_t outstanding() const;
-  // Calls registered that were neither answered nor cancelled; withdrawn ones count.  What the workers have to do.
-  uint64_t unanswered() const;
+  // Calls that have not arrived and have no reply on its way: what the workers have to do.  Takes in the replies that are
+  // there, without waiting, so that what was told twice does not count.
+  uint64_t CountUnanswered();
   // Calls answered or lost since the pool began.
   uint64_t answered() const;
   // Calls no worker has taken yet.
@@ -239,6 +241,8 @@ class CallClient {
   absl::Status Await(Done done, Wait wait);
   template <typename Done>
   absl::Status Lead(Done done, Wait wait, bool* satisfied);
+  // Delivers the replies that are in the queue now.
+  void DrainWhatIsThere();
   // The call is outstanding no more: its group and the index there; null when it was not.
   std::shared_ptr<CallGroup> Leave(CallId call, uint64_t* index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DeliverReply(CallId call, Message message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -270,13 +274,12 @@ class CallClient {
   mutable absl::Mutex mutex_;
   bool leading_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t next_call_ ABSL_GUARDED_BY(mutex_) = 1;
-  uint64_t cancelled_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t delivered_ ABSL_GUARDED_BY(mutex_) = 0;  // messages of the reply queue
   uint64_t reports_ ABSL_GUARDED_BY(mutex_) = 0;  // messages for no call
+  std::atomic<uint64_t> wakes_{0};  // of these, those of WakeWaiters() that were not delivered yet
   uint64_t outstanding_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t notifying_ ABSL_GUARDED_BY(mutex_) = 0;  // groups with `notify` that have not finished
   bool stop_waiting_ ABSL_GUARDED_BY(mutex_) = false;
-  uint64_t resubmitted_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::flat_hash_set<uint64_t> condemned_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<uint64_t, KeptCall> kept_ ABSL_GUARDED_BY(mutex_);
   std::vector<CallId> again_ ABSL_GUARDED_BY(mutex_);  // kept calls to be pushed

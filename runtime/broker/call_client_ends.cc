@@ -37,7 +37,6 @@ uint64_t CallClient::CancelRange(CallId first, uint64_t count, const std::string
         Deliver(call, absl::CancelledError("the call was cancelled"), Message(), verdict);
       }
     }
-    cancelled_ += cancelled;
   }
   if (cancelled != 0) WakeWaiters();
   return cancelled;
@@ -48,7 +47,6 @@ void CallClient::CancelQueued() {
     absl::StatusOr<std::vector<Message>> calls = calls_.PopBatch(kRepliesAtOnce, Wait::Try());
     if (!calls.ok()) break;
     MutexLock lock(mutex_);
-    cancelled_ += calls->size();
     for (const Message& call : *calls) {
       Deliver(CallId::FromValue(call.tag()), absl::CancelledError("the call was cancelled"), Message());
     }
@@ -147,12 +145,11 @@ bool CallClient::TakeAgain(CallId call, HostId dead) {
 }
 
 void CallClient::SubmitAgain() {
-    MutexLock lock(mutex_);
+  MutexLock lock(mutex_);
   for (CallId call : std::exchange(again_, {})) {
     auto kept = kept_.find(call.value());
     if (kept == kept_.end()) continue;
     view_.tickets.Issue(call);
-    ++resubmitted_;
     const std::span<const std::byte> part = std::as_bytes(std::span(kept->second.payload));
     // Under the lock, so that the call cannot end meanwhile; a push waits for nobody.
     const absl::Status status =
@@ -174,9 +171,13 @@ void CallClient::DeliverReply(CallId call, Message message) {
 
 void CallClient::NoteReport(Message message) {
   ++reports_;
-  if (sink_ != nullptr && !message.payload().empty()) return sink_->OnNotice(std::move(message));
+  if (message.payload().empty()) {  // Only to wake the leader.
+    --wakes_;
+    return;
+  }
+  if (sink_ != nullptr) return sink_->OnNotice(std::move(message));
   const absl::StatusOr<ReplyView> reply = ParseReply(message.payload());
-  if (!reply.ok() || reply->kind != ReplyKind::kReport) return;  // Only to wake the leader.
+  if (!reply.ok() || reply->kind != ReplyKind::kReport) return;
   report_.assign(reinterpret_cast<const char*>(reply->outcome.data()), reply->outcome.size());
 }
 

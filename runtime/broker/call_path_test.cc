@@ -241,6 +241,7 @@ TEST_F(CallPathCrashTest, RecovererThatDiesAfterItReportedACallReportsItOnce) {
   }),
             Killed(SIGKILL));
   segment_.Bury(dead, end);
+  EXPECT_EQ(client_->CountUnanswered(), 1u) << "the second report of the same loss answers no other call";
   ServeTheRest();
   EXPECT_EQ(Collect(), (Outcomes{{0, "lost"}, {1, "<b>"}}));
 }
@@ -382,9 +383,27 @@ TEST_F(CallPathTest, CancelledCallIsPassedOver) {
   Submit({"a", "b", "c"});
   EXPECT_TRUE(client_->Cancel(CallId::FromValue(2)));
   EXPECT_FALSE(client_->Cancel(CallId::FromValue(2)));
-  EXPECT_EQ(client_->unanswered(), 2u);
+  EXPECT_EQ(client_->CountUnanswered(), 2u);
   ServeTheRest();
   EXPECT_EQ(Collect(), (Outcomes{{0, "<a>"}, {2, "<c>"}}));
+}
+
+TEST_F(CallPathTest, AnsweredCallIsNothingForTheWorkersToDo) {
+  Submit({"a", "b", "c"});
+  EXPECT_EQ(client_->CountUnanswered(), 3u);
+  EXPECT_EQ(segment_.RunHost([&](HostId self) { Serve(*segment_, self, client_->handle(), 2); }), Exited(0));
+  EXPECT_EQ(client_->CountUnanswered(), 1u) << "two have replies, though nobody has waited for them";
+  client_->CancelQueued();
+  EXPECT_EQ(client_->CountUnanswered(), 0u);
+}
+
+TEST_F(CallPathTest, WakeUpsOfTheLeaderAreNoAnswers) {
+  Submit({"a", "b"});
+  auto open = client_->NewGroup(false, true);
+  std::jthread leader([&] { EXPECT_TRUE(client_->WaitForArrival(*open, Soon()).ok()); });
+  for (int i = 0; i < 100; ++i) client_->Withdraw(CallId::FromValue(1000), 1);  // Wakes who leads; ends no call.
+  EXPECT_EQ(client_->CountUnanswered(), 2u);
+  client_->CloseGroup(open);
 }
 
 TEST_F(CallPathTest, CallThatWasTakenCannotBeCancelled) {
@@ -481,6 +500,7 @@ TEST_F(CallPathTest, KeptCallIsRunAgainAsOftenAsItMay) {
                 kill(getpid(), SIGKILL);
               }),
               Killed(SIGKILL));
+    EXPECT_EQ(client_->CountUnanswered(), attempt == 2 ? 0u : 1u);
     EXPECT_EQ(client_->Finished(*group_), attempt == 2);
   }
   EXPECT_EQ(Collect(), (Outcomes{{0, "lost"}}));

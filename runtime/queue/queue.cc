@@ -94,6 +94,8 @@ uint64_t Queue::depth() const {
   return ObserveTail(*state_).messages() - head;
 }
 
+uint64_t Queue::pushed() const { return ObserveTail(*state_).messages(); }
+
 uint64_t Queue::popped() const { return ObserveHead(*state_).messages(); }
 
 uint64_t Queue::max_items() const { return state_->max_messages.load(std::memory_order_relaxed); }

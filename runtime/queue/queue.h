@@ -139,6 +139,7 @@ class Queue {
   absl::StatusOr<Message> PopClaimingAwake(Claimer& claimer, Wait wait);
   // The same for who only sleeps, for a short time.
   absl::StatusOr<Message> PopClaimingAsleep(Claimer& claimer, Wait wait);
+  uint64_t pushed() const;  // messages since the beginning
   uint64_t popped() const;  // messages taken so far: the position of the next one
 
   // No push succeeds any more; what is inside can still be popped.  Wakes everybody.  Idempotent.

@@ -272,7 +272,7 @@ class World {
     client_->WaitForArrival(*group_, Soon()).IgnoreError();
     for (const Arrival& arrival : client_->Take(*group_, 10)) Touch(arrival.message.payload());
     static_cast<void>(client_->Figures());
-    static_cast<void>(client_->answered() + client_->unanswered() + client_->queued());
+    static_cast<void>(client_->answered() + client_->CountUnanswered() + client_->queued());
   }
 
   TempSegment segment_{{.limit = 1 << 20, .max_hosts = 64, .max_objects = 64}};

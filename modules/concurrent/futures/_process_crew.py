@@ -72,10 +72,13 @@ class Crew:
         if len(self._alive) >= self._limit:
             return
         with self._lock:
-            if self._state == RUN and self.loss is None and len(self._alive) < self._limit and (
-                    self.client.unanswered > len(self._alive)):
+            if self._state == RUN and self.loss is None and self._missing() > 0:
                 self._start_worker()
                 self._have_served()
+
+    def _missing(self):
+        """How many workers the calls could use besides those that live."""
+        return min(self._limit, self.client.unanswered) - len(self._alive)
 
     def _start_worker(self):
         log = FaultLog()
@@ -137,9 +140,7 @@ class Crew:
         if self.forced:
             return
         try:
-            # One that was lost with its worker may come back to the queue.
-            calls = self.client.outstanding if self.goes_on() else self.client.queued
-            for _ in range(min(self._limit - len(self._alive), calls)):
+            for _ in range(self._missing()):
                 self._start_worker()
         except Exception as error:
             if not self._alive:
@@ -147,7 +148,7 @@ class Crew:
                 self._break(Loss(text, lambda: WorkerLostError(text)))
 
     def _end(self):
-        if self.loss is None and self.client.queued:
+        if self.loss is None and self.client.unanswered:
             text = ('the executor was forcefully shut down' if self.forced else 'all workers ended')
             text += ' before the calls were done'
             self._break(Loss(text, lambda: WorkerLostError(text)))

@@ -391,6 +391,21 @@ class PyhostTest(ExecutorCase):
             with self.assertRaisesRegex(BrokenProcessPool, words):
                 executor.submit(same, 1)
 
+    def test_one_call_has_one_worker_started(self):
+        context = multiprocessing.get_context(self.method)
+        go = context.Event()
+        executor = self.executor(4, initializer=go.wait)
+        call = executor.submit(same, 1)  # nobody takes it before go.set()
+        for _ in range(10):
+            executor._crew.maintain()  # what the pool service does whenever something happens
+        self.assertEqual(len(executor._processes), 1)
+        others = [executor.submit(same, n) for n in (2, 3)]
+        self.assertEqual(len(executor._processes), 3)
+        go.set()
+        self.assertEqual([one.result(SOON) for one in (call, *others)], [1, 2, 3])
+        self.assertEqual(executor.submit(same, 4).result(SOON), 4)
+        self.assertEqual(len(executor._processes), 3, 'three were idle')
+
     def test_death_of_an_idle_worker_is_explained(self):
         executor = self.executor(1)
         executor.submit(same, 1).result(SOON)
