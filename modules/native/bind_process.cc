@@ -198,17 +198,19 @@ PyObject* SupervisorPid(PyObject*, PyObject*) {
 }
 
 #ifdef PYHOST_CRASH_POINTS
-PyObject* ArmCrashPoint(PyObject*, PyObject* argument) {
-  const char* name = PyUnicode_AsUTF8(argument);
-  if (name == nullptr) return nullptr;
-  crash_point::Arm(name);
+PyObject* ArmCrashPoint(PyObject*, PyObject* args) {
+  const char* name = nullptr;
+  int signal = SIGKILL;
+  if (!PyArg_ParseTuple(args, "s|i:arm_crash_point", &name, &signal)) return nullptr;
+  crash_point::Arm(name, 1, signal);
   Py_RETURN_NONE;
 }
 #endif
 
 PyMethodDef kFunctions[] = {
 #ifdef PYHOST_CRASH_POINTS
-    {"arm_crash_point", ArmCrashPoint, METH_O, "For tests: the next arrival at this point kills the process."},
+    {"arm_crash_point", ArmCrashPoint, METH_VARARGS,
+     "arm_crash_point(name, signal=SIGKILL), for tests: the next arrival at this point sends the process the signal."},
 #endif
     {"fork_child", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(ForkChild)), METH_VARARGS | METH_KEYWORDS,
      "fork_child(name, daemon=False): forks.  None in the child, its Child in the parent."},

@@ -3,8 +3,24 @@
 #include <cmath>
 
 #include "absl/time/time.h"
+#include "runtime/base/long_wait.h"
 
 namespace pyhost::native {
+namespace {
+
+// Where there are subinterpreters, PyGILState_Check() says yes to every thread.
+bool HoldsTheGil() {
+  if (!Py_IsInitialized()) return false;
+  return PyInterpreterState_Next(PyInterpreterState_Head()) == nullptr && PyGILState_Check() != 0;
+}
+
+void* GiveGilUp() { return HoldsTheGil() ? PyEval_SaveThread() : nullptr; }
+
+void TakeGilBack(void* thread_state) { PyEval_RestoreThread(static_cast<PyThreadState*>(thread_state)); }
+
+}  // namespace
+
+void InstallLongWaitHooks() { SetLongWaitHooks({.begin = GiveGilUp, .end = TakeGilBack}); }
 
 absl::Status GilWait::OnSignal() {
   const bool released = thread_state_ != nullptr;

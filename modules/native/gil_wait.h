@@ -35,6 +35,9 @@ class GilWait final : public Interruptible {
   PyThreadState* thread_state_ = nullptr;  // not null: the GIL is given up
 };
 
+// Has threads that hold the GIL give it up where a lock of shared memory takes long (runtime/base/long_wait.h).
+void InstallLongWaitHooks();
+
 // Python's (block, timeout) and (timeout) conventions.  `timeout` is None, or a number of seconds of which a
 // negative one counts as 0.  False with a Python error when it is no number, or NaN.
 bool ParseTimeout(PyObject* timeout, Deadline* deadline);

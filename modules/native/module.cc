@@ -3,6 +3,7 @@
 #include <new>
 #include <string>
 
+#include "modules/native/gil_wait.h"
 #include "modules/native/module_state.h"
 #include "modules/native/shared_object.h"
 #include "runtime/broker/object_kinds.h"
@@ -31,6 +32,7 @@ int BindExceptions(PyObject* module, ModuleState* state) {
 
 int Execute(PyObject* module) {
   RegisterObjectKinds();
+  InstallLongWaitHooks();
   auto* state = new (PyModule_GetState(module)) ModuleState();
   for (auto bind : {BindExceptions, BindShared, BindPickling, BindMemory, BindQueue, BindLine, BindLock, BindSemaphore,
                     BindCondition, BindBarrier, BindSynchronized, BindProcess, BindPool, BindEngine, BindConnection}) {

@@ -11,6 +11,7 @@ namespace {
 struct Armed {
   std::string name;  // empty: nothing is armed
   int arrivals_left = 0;
+  int signal = SIGKILL;
 };
 
 Armed& TheArmed() {
@@ -20,9 +21,8 @@ Armed& TheArmed() {
 
 }  // namespace
 
-void Arm(std::string_view name, int nth) {
-  TheArmed().name = name;
-  TheArmed().arrivals_left = nth;
+void Arm(std::string_view name, int nth, int signal) {
+  TheArmed() = {.name = std::string(name), .arrivals_left = nth, .signal = signal};
 }
 
 void Disarm() { TheArmed().name.clear(); }
@@ -30,8 +30,10 @@ void Disarm() { TheArmed().name.clear(); }
 void Reached(const char* name) {
   Armed& armed = TheArmed();
   if (armed.name.empty() || armed.name != name || --armed.arrivals_left > 0) return;
-  kill(getpid(), SIGKILL);
-  for (;;) pause();  // the signal is on its way to this thread
+  const int signal = armed.signal;
+  Disarm();
+  kill(getpid(), signal);
+  while (signal == SIGKILL) pause();  // it is on its way to this thread
 }
 
 }  // namespace pyhost::crash_point

@@ -1,6 +1,8 @@
 #include "runtime/base/crash_point.h"
 
 #include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "gtest/gtest.h"
 #include "runtime/testing/child.h"
@@ -36,6 +38,22 @@ TEST(CrashPointTest, KillsAtTheNthArrivalAtTheArmedPointOnly) {
     pass_thrice();
   }),
             Exited(0));
+}
+
+TEST(CrashPointTest, CanStopAProcessUntilItIsContinued) {
+  if (!testing::kCrashPointsBuilt) GTEST_SKIP() << "built without crash points";
+  const pid_t child = fork();
+  if (child == 0) {
+    crash_point::Arm("here", 1, SIGSTOP);
+    for (int i = 0; i < 3; ++i) PYHOST_CRASH_POINT("here");
+    _exit(7);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, WUNTRACED), child);
+  EXPECT_TRUE(WIFSTOPPED(status));
+  kill(child, SIGCONT);
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 7) << "stopped once";
 }
 
 }  // namespace

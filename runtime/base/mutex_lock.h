@@ -36,6 +36,9 @@ inline void TellSanitizerUnlocking([[maybe_unused]] void* mutex) {
 #endif
 }
 
+// How many mutexes this thread holds; see LongWait.
+inline thread_local int mutexes_held = 0;
+
 // Templates, as only a dependent name may be missing.
 template <typename AnyMutex>
 void LockMutex(AnyMutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS {
@@ -45,10 +48,12 @@ void LockMutex(AnyMutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) ABSL_NO_THRE
     mutex.Lock();
   }
   TellSanitizerLocked(&mutex);
+  ++mutexes_held;
 }
 
 template <typename AnyMutex>
 void UnlockMutex(AnyMutex& mutex) ABSL_UNLOCK_FUNCTION(mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  --mutexes_held;
   TellSanitizerUnlocking(&mutex);
   if constexpr (requires { mutex.unlock(); }) {
     mutex.unlock();

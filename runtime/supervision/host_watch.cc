@@ -135,8 +135,8 @@ void HostWatch::Finish(HostId id) {
   // Never overwrites a word that somebody wrote; makes it final.
   segment_->hosts().SetExit(id, {ExitStatus::Kind::kLost, 0}, /*truth=*/true);
   PYHOST_CRASH_POINT("supervisor-before-recovery");
+  EndOrphansOf(id);  // first: one that is stopped may hold a lock that recovery needs
   Recover(id);
-  EndOrphansOf(id);
   on_end_(id);
 }
 
@@ -160,6 +160,7 @@ void HostWatch::EndOrphansOf(HostId parent) {
 
 void HostWatch::EndOrphan(HostId id) {
   Kill(id, SIGTERM);
+  Kill(id, SIGCONT);  // for one that is stopped
   loop_->After(kOrphanPatience, [this, id] { Kill(id, SIGKILL); });
 }
 

@@ -1,8 +1,10 @@
 #include "runtime/sync/owner_lock.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "absl/time/time.h"
+#include "runtime/base/long_wait.h"
 #include "runtime/os/cpu.h"
 #include "runtime/os/futex.h"
 #include "runtime/segment/host_table.h"
@@ -32,6 +34,7 @@ bool OwnerLock::SpinForLock(HostId me) {
 OwnerLock::Acquired OwnerLock::LockSlow(HostTable& hosts, HostId me) {
   if (SpinForLock(me)) return Acquired::kClean;
   absl::Duration patience = kFirstPatience;
+  std::optional<LongWait> long_wait;
   uint32_t word = word_.load(std::memory_order_relaxed);
   for (;;) {
     // Others may sleep too, hence whoever has slept takes the lock as contended.
@@ -49,6 +52,7 @@ OwnerLock::Acquired OwnerLock::LockSlow(HostTable& hosts, HostId me) {
     word |= kContended;
     const auto result = futex::Wait(word_, word, Deadline::After(patience));
     if (result == futex::WaitResult::kTimedOut) {
+      if (!long_wait) long_wait.emplace();
       patience = std::min(patience * 2, kLastPatience);
       // `word` names the owner; the CAS fails if the lock has changed hands since.
       if (OwnerIsDead(hosts, OwnerOf(word)) &&

@@ -9,7 +9,8 @@
 // A waiter spins, then sleeps.  When its patience ends it checks whether the owner's life has ended (host
 // table first, then the operating system) and takes the lock over with one CAS from dead owner to itself:
 // Acquired::kOwnerDied then obliges it to repair the structure before using it.  If it dies before it has,
-// the next one gets kOwnerDied again.  A host that is merely stopped (SIGSTOP) keeps its lock.
+// the next one gets kOwnerDied again.  A host that is merely stopped (SIGSTOP) keeps its lock; who waits for it gives up what
+// others may need to continue it (LongWait).
 //
 // A waker that dies between freeing the lock and waking leaves sleepers that find it free when their
 // patience ends (50 ms, doubling up to 1 s).

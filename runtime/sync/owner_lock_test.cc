@@ -10,6 +10,8 @@
 
 #include "absl/time/clock.h"
 #include "gtest/gtest.h"
+#include "runtime/base/long_wait.h"
+#include "runtime/base/mutex_lock.h"
 #include "runtime/testing/temp_segment.h"
 
 namespace pyhost {
@@ -83,6 +85,56 @@ TEST_F(OwnerLockTest, ProcessesExcludeEachOther) {
   EXPECT_EQ(first->Reap(), Exited(0));
   EXPECT_EQ(second->Reap(), Exited(0));
   EXPECT_EQ(shared_->counter, 3 * kRounds);
+}
+
+// The hooks of LongWait for a scope.  A wait that gave something up frees the lock that it waits for.
+class HooksThatUnlock {
+ public:
+  HooksThatUnlock(OwnerLock& lock, HostId owner) {
+    lock_ = &lock;
+    owner_ = owner;
+    begun_ = ended_ = 0;
+    SetLongWaitHooks({.begin = Begin, .end = End});
+  }
+  ~HooksThatUnlock() { SetLongWaitHooks({}); }
+
+  int begun() const { return begun_; }
+  int ended() const { return ended_; }
+
+ private:
+  static void* Begin() {
+    ++begun_;
+    lock_->Unlock(owner_);
+    return &begun_;
+  }
+  static void End(void* given) { ended_ += given == &begun_; }
+
+  static inline OwnerLock* lock_;
+  static inline HostId owner_;
+  static inline int begun_, ended_;
+};
+
+TEST_F(OwnerLockTest, WaiterWhosePatienceEndsGivesUpWhatItHolds) {
+  const HostId other = segment_.NewHost();
+  ASSERT_TRUE(lock_.TryLock(other));
+  const HooksThatUnlock hooks(lock_, other);
+  EXPECT_EQ(Lock(segment_.me()), Acquired::kClean) << "nobody else would have freed it";
+  EXPECT_EQ(hooks.begun(), 1);
+  EXPECT_EQ(hooks.ended(), 1);
+}
+
+TEST_F(OwnerLockTest, WaiterThatHoldsAMutexKeepsEverything) {
+  const HostId other = segment_.NewHost();
+  ASSERT_TRUE(lock_.TryLock(other));
+  const HooksThatUnlock hooks(lock_, other);
+  absl::Mutex mutex;
+  const MutexLock held(mutex);
+  std::jthread owner([&] {
+    absl::SleepFor(absl::Milliseconds(200));  // longer than the first patience
+    lock_.Unlock(other);
+  });
+  EXPECT_EQ(Lock(segment_.me()), Acquired::kClean);
+  EXPECT_EQ(hooks.begun(), 0);
 }
 
 TEST_F(OwnerLockTest, DeadOwnersLockIsTakenOverWithoutAnyRecovery) {

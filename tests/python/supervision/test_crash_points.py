@@ -141,3 +141,33 @@ class CrashPointTest(SessionCase):
 
 if __name__ == '__main__':
     unittest.main()
+
+    def test_process_that_is_stopped_with_a_lock_stops_no_other_threads(self):
+        out = self.run_script('''
+            def take(queue):
+                _pyhost.arm_crash_point('queue-pop-locked', signal.SIGSTOP)
+                print('child', queue.get())
+        ''', '''
+            def is_stopped():
+                with open(f'/proc/{child.pid}/stat') as file:
+                    return file.read().rsplit(')', 1)[1].split()[0] == 'T'
+
+            def continue_child():
+                time.sleep(0.5)  # the other thread waits for the lock by now, or will; it had the GIL for ever
+                got_it = results[:]
+                os.kill(child.pid, signal.SIGCONT)
+                print('meanwhile', got_it)
+
+            queue, results = CONTEXT.SimpleQueue(), []
+            child = start(take, queue)
+            queue.put(1)
+            queue.put(2)
+            wait_until(is_stopped)
+            thread = threading.Thread(target=continue_child)
+            thread.start()
+            results.append(queue.get())
+            thread.join()
+            child.join()
+            print('parent', results)
+        ''')
+        self.assertEqual(sorted(out.splitlines()), ['child 1', 'meanwhile []', 'parent [2]'])
