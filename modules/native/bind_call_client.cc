@@ -378,6 +378,7 @@ PyGetSetDef kProperties[] = {
     {"server", Server, nullptr, "a CallServer for a new worker", nullptr},
     {"outstanding", NumberOf<&CallClient::outstanding>, nullptr, "calls that have not arrived", nullptr},
     {"unanswered", Unanswered, nullptr, "calls that have no reply yet: what the workers have to do", nullptr},
+    {"withdrawn", NumberOf<&CallClient::withdrawn>, nullptr, "calls that were never submitted: they could not be pickled", nullptr},
     {"faults", GetFaults, nullptr, "dict for pool_faults: host in words -> fault of its worker", nullptr},
     {"queued", NumberOf<&CallClient::queued>, nullptr, "calls that no worker has taken", nullptr},
     {"answered", NumberOf<&CallClient::answered>, nullptr, "replies of any kind since the pool began", nullptr},

@@ -120,6 +120,7 @@ size_t CallClient::Push(std::span<const MessageView> calls, Wait wait, absl::Sta
 void CallClient::Withdraw(CallId first, uint64_t count) {
   {
     MutexLock lock(mutex_);
+    withdrawn_ += count;
     for (uint64_t i = 0; i < count; ++i) {
       Deliver(CallId::FromValue(first.value() + i), absl::CancelledError("the call was not submitted"), Message());
     }
@@ -438,6 +439,11 @@ uint64_t CallClient::CountUnanswered() {
 }
 
 // ---- Figures -------------------------------------------------------------------------------------------------
+
+uint64_t CallClient::withdrawn() const {
+  MutexLock lock(mutex_);
+  return withdrawn_;
+}
 
 uint64_t CallClient::outstanding() const {
   MutexLock lock(mutex_);

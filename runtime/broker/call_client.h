@@ -209,6 +209,8 @@ class CallClient {
   // Calls that have not arrived and have no reply on its way: what the workers have to do.  Takes in the replies that are
   // there, without waiting, so that what was told twice does not count.
   uint64_t CountUnanswered();
+  // Calls that were withdrawn since the pool began.
+  uint64_t withdrawn() const;
   // Calls answered or lost since the pool began.
   uint64_t answered() const;
   // Calls no worker has taken yet.
@@ -278,6 +280,7 @@ class CallClient {
   uint64_t reports_ ABSL_GUARDED_BY(mutex_) = 0;  // messages for no call
   std::atomic<uint64_t> wakes_{0};  // of these, those of WakeWaiters() that were not delivered yet
   uint64_t outstanding_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t withdrawn_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t notifying_ ABSL_GUARDED_BY(mutex_) = 0;  // groups with `notify` that have not finished
   bool stop_waiting_ ABSL_GUARDED_BY(mutex_) = false;
   absl::flat_hash_set<uint64_t> condemned_ ABSL_GUARDED_BY(mutex_);

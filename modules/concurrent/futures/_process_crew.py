@@ -72,13 +72,14 @@ class Crew:
         if len(self._alive) >= self._limit:
             return
         with self._lock:
-            if self._state == RUN and self.loss is None and self._missing() > 0:
+            # A call that could not be pickled counts, as it does in the standard library: the next one finds its worker.
+            if self._state == RUN and self.loss is None and self._missing(self.client.withdrawn) > 0:
                 self._start_worker()
                 self._have_served()
 
-    def _missing(self):
-        """How many workers the calls could use besides those that live."""
-        return min(self._limit, self.client.unanswered) - len(self._alive)
+    def _missing(self, others=0):
+        """How many workers besides those that live the calls, and so many others, could use."""
+        return min(self._limit, self.client.unanswered + others) - len(self._alive)
 
     def _start_worker(self):
         log = FaultLog()

@@ -8,6 +8,7 @@ import concurrent.futures as futures
 import gc
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -405,6 +406,13 @@ class PyhostTest(ExecutorCase):
         self.assertEqual([one.result(SOON) for one in (call, *others)], [1, 2, 3])
         self.assertEqual(executor.submit(same, 4).result(SOON), 4)
         self.assertEqual(len(executor._processes), 3, 'three were idle')
+
+    def test_call_that_cannot_be_pickled_has_a_worker_started_for_the_next_one(self):
+        executor = self.executor(2)
+        for _ in range(2):
+            with self.assertRaises((AttributeError, pickle.PicklingError)):
+                executor.submit(lambda: None).result(SOON)
+        self.assertEqual(len(executor._processes), 2)
 
     def test_death_of_an_idle_worker_is_explained(self):
         executor = self.executor(1)
