@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "host/arena_cache.h"
 #include "host/builtin_modules.h"
 #include "host/drop_in_finder.h"
 #include "host/early_start.h"
@@ -86,6 +87,7 @@ PyStatus Initialize(const std::vector<std::string>& argv, StartedBy started_by, 
   PyPreConfig_InitPythonConfig(&preconfig);
   PyStatus status = Py_PreInitializeFromBytesArgs(&preconfig, count, arguments.data());
   if (PyStatus_Exception(status)) return status;
+  KeepFreedArenas();
   const bool has_session = started_by == StartedBy::kUser && StartServersEarly(argv);
   Config config;
   status = PyConfig_SetBytesArgv(config.get(), count, arguments.data());
