@@ -15,20 +15,17 @@ from .pool_progress import LOOK_EVERY
 
 __all__ = ['ApplyResult', 'AsyncResult', 'MapResult', 'IMapIterator', 'IMapUnorderedIterator']
 
-_Lock = threading.Lock
-
 
 class ApplyResult:
     """The result of apply_async()."""
 
     # Most results have none of these, and there may be very many results.
-    _outcome = None  # (ok, value) once received
+    _outcome = None  # (ok, value) once received; before `_calls` is None
     _event = _callback = _error_callback = _progress = None
 
     def __init__(self, pool, calls, callback=None, error_callback=None, progress=None):
         self._pool = pool  # kept running until this result is there
         self._calls = calls
-        self._lock = _Lock()  # held by the thread that receives
         if callback or error_callback:
             self._callback = callback
             self._error_callback = error_callback
@@ -38,19 +35,20 @@ class ApplyResult:
 
     def get(self, timeout=None):
         """The result, or raises what the call raised; multiprocessing.TimeoutError after `timeout` seconds."""
-        if timeout is None and self._event is None:
-            if self._outcome is None:
-                self._receive(None)
-        elif not self._settled(timeout):
+        if self._event is None:
+            outcome = self._outcome or self._receive(timeout)
+        else:
+            outcome = self._event.wait(timeout) and self._outcome
+        if not outcome:
             raise TimeoutError
-        ok, value = self._outcome
+        ok, value = outcome
         if ok:
             return value
         exception = exception_of(value)
         try:
             raise exception
         finally:
-            exception = None  # it holds this frame
+            exception = outcome = value = None  # it holds this frame
 
     def wait(self, timeout=None):
         """Waits until the result is there, at most `timeout` seconds if given."""
@@ -86,33 +84,18 @@ class ApplyResult:
         """Waits for the outcome; whether it is there."""
         if self._event is not None:
             return self._event.wait(timeout)
-        return self._outcome is not None or self._receive(timeout)
+        return (self._outcome or self._receive(timeout)) is not None
 
     def _receive(self, timeout):
-        if timeout is None:
-            with self._lock:
-                if self._outcome is None:
-                    self._outcome = self._await_outcome(None)
-                    self._calls = self._pool = None
-            return True
-        return self._receive_until(timeout)
-
-    def _receive_until(self, timeout):
-        deadline = time.monotonic() + max(timeout, 0)
-        if not self._lock.acquire(timeout=min(max(timeout, 0), threading.TIMEOUT_MAX)):
-            return False
-        try:
-            if self._outcome is None:
-                self._outcome = self._await_outcome(max(deadline - time.monotonic(), 0))
-                if self._outcome is None:
-                    return False
-                self._calls = self._pool = None
-        finally:
-            self._lock.release()
-        return True
-
-    def _await_outcome(self, timeout):
-        return self._calls.outcome(timeout)
+        """The outcome, None when it is not there within `timeout` seconds.  Threads that wait together get the same one."""
+        calls = self._calls
+        if calls is not None:
+            outcome = calls.outcome(timeout)
+            if outcome is None:
+                return None
+            self._outcome = outcome
+            self._calls = self._pool = None
+        return self._outcome
 
     def _finish(self):
         """On the callback thread: receives, runs the callback, lets the waiting threads go."""
@@ -136,7 +119,24 @@ AsyncResult = ApplyResult
 class MapResult(ApplyResult):
     """The result of map_async() and starmap_async(): a list, or the first exception that came."""
 
-    def _await_outcome(self, timeout):
+    def __init__(self, pool, calls, callback=None, error_callback=None, progress=None):
+        super().__init__(pool, calls, callback, error_callback, progress)
+        self._lock = threading.Lock()  # held by the thread that receives
+
+    def _receive(self, timeout):
+        deadline = None if timeout is None else time.monotonic() + max(timeout, 0)
+        if not self._lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)):
+            return None
+        try:
+            if self._outcome is None:
+                self._outcome = self._collect(None if deadline is None else max(deadline - time.monotonic(), 0))
+                if self._outcome is not None:
+                    self._calls = self._pool = None
+            return self._outcome
+        finally:
+            self._lock.release()
+
+    def _collect(self, timeout):
         if self._progress is None:
             return self._calls.collect(timeout)
         return self._collect_and_show(timeout)

@@ -281,7 +281,7 @@ class LocalCalls:
         """(ok, value) of a single call; None when it has not arrived until then."""
         if not self.wait(timeout):
             return None
-        return self._arrived.pop(0, self._failure)
+        return self._arrived.get(0, self._failure)
 
     def collect(self, timeout=None):
         """(ok, list of all results, or the first failure); None when not all have arrived until then."""

@@ -64,17 +64,32 @@ int AwaitArrival(CallClient& client, CallsState& calls, Deadline deadline) {
   return -1;
 }
 
-// The outcome of a single call; an empty optional when there is none yet (no error set) or with a Python error.
-std::optional<Outcome> ReceiveOne(CallClient& client, CallsState& calls, Deadline deadline) {
-  if (AwaitArrival(client, calls, deadline) != 1) return std::nullopt;
+// Makes calls.result of the arrival; false with a Python error.
+bool ReceiveResult(CallClient& client, CallsState& calls) {
   std::vector<Arrival> arrivals = client.Take(*calls.group, 1);
-  Outcome outcome;
   if (arrivals.empty()) {
     PyErr_SetString(PyExc_RuntimeError, "the outcome of this call was taken before");
-    return std::nullopt;
+    return false;
   }
-  if (!Decode(&calls, std::move(arrivals.front()), &outcome)) return std::nullopt;
-  return outcome;
+  calls.decoding = true;
+  Outcome outcome;
+  if (Decode(&calls, std::move(arrivals.front()), &outcome)) calls.result = PyRef::Steal(OutcomeTuple(outcome));
+  calls.decoding = false;
+  if (calls.decode_waiters != 0) client.WakeWaiters();
+  return static_cast<bool>(calls.result);
+}
+
+// Until the thread that makes the result has done so; results as AwaitArrival().
+int AwaitDecoding(CallClient& client, CallsState& calls, Deadline deadline) {
+  GilWait gil;
+  ++calls.decode_waiters;
+  const absl::Status status =
+      client.WaitForAllOr(nullptr, [&] { return !calls.decoding.load(); }, gil.Until(deadline));
+  --calls.decode_waiters;
+  if (status.ok()) return 1;
+  if (absl::IsDeadlineExceeded(status)) return 0;
+  SetError(status);
+  return -1;
 }
 
 PyObject* WaitAll(PyObject* self, PyObject* args) {
@@ -377,10 +392,14 @@ PyObject* NewCalls(PyObject* client, PyObject* callable, GroupOptions group, con
 }
 
 PyObject* AwaitOutcome(CallClient& client, CallsState& calls, Deadline deadline) {
-  std::optional<Outcome> outcome = ReceiveOne(client, calls, deadline);
-  if (outcome) return OutcomeTuple(*outcome);
-  if (PyErr_Occurred()) return nullptr;
-  Py_RETURN_NONE;
+  while (!calls.result) {
+    const int ready = calls.decoding ? AwaitDecoding(client, calls, deadline) : AwaitArrival(client, calls, deadline);
+    if (ready < 0) return nullptr;
+    if (ready == 0) Py_RETURN_NONE;
+    // Another thread may have come first while this one waited.
+    if (!calls.result && !calls.decoding && !ReceiveResult(client, calls)) return nullptr;
+  }
+  return Py_NewRef(calls.result.get());
 }
 
 int BindCalls(PyObject* module, ModuleState* state) {

@@ -10,6 +10,7 @@
 #ifndef PYHOST_MODULES_NATIVE_CALL_OBJECTS_H_
 #define PYHOST_MODULES_NATIVE_CALL_OBJECTS_H_
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -57,6 +58,9 @@ struct CallsState {
   // The ids of its calls: from, and how many.
   absl::InlinedVector<std::pair<CallId, uint64_t>, 1> ids;
   PyRef outcome;                       // what take() gave
+  PyRef result;                        // what outcome() gives: a single call's (ok, value)
+  std::atomic<bool> decoding{false};   // a thread makes that of the arrival; it may give up the GIL meanwhile
+  int decode_waiters = 0;              // threads that wait for it
   std::map<uint64_t, PyRef> refused;   // index -> the exception that kept the call from being submitted
   // A map's results, filled as they arrive: results[bounds[i]] to results[bounds[i + 1]] belong to call i.
   PyRef results;
@@ -90,7 +94,8 @@ struct GroupOptions {
 };
 PyObject* NewCalls(PyObject* client, PyObject* callable, GroupOptions group, const CallOptions& options);
 
-// (ok, value) of a single call; None when it has not arrived until the deadline; null with a Python error.
+// (ok, value) of a single call, for every thread that asks; None when it is not there until the deadline; null with a Python
+// error.
 PyObject* AwaitOutcome(CallClient& client, CallsState& calls, Deadline deadline);
 
 }  // namespace pyhost::native

@@ -2,8 +2,8 @@
 
 usage: compare_speed.py [--rounds N] [PYHOST] [PYTHON3]     (default: PYHOST and PYHOST_ORACLE of the environment)
 
-Each round runs both programs once; the best of each counts.  Two workers, start method spawn, trivial function unless
-said otherwise.  The last column is what the design asks for.
+Each round runs both programs once, and gives a ratio; printed are medians over the rounds, and the lowest and the highest
+ratio.  Two workers, start method spawn, trivial function unless said otherwise.  The last column is what the design asks for.
 """
 
 import argparse
@@ -91,14 +91,10 @@ def run(program):
     return json.loads(done.stdout)
 
 
-def best(times):
-    return {name: min(one[name] for one in times) for name in times[0]}
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--measure', action='store_true', help='measure in this program, as JSON')
-    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('programs', nargs='*')
     arguments = parser.parse_args()
     if arguments.measure:
@@ -109,11 +105,13 @@ def main():
     for _ in range(arguments.rounds):
         ours.append(run(pyhost))
         theirs.append(run(python3))
-    ours, theirs = best(ours), best(theirs)
-    print(f'{"":42}{"pyhost":>12}{"python3":>12}{"ratio":>8}{"goal":>7}')
-    for name, time_of_ours in ours.items():
-        ratio = theirs[name] / time_of_ours
-        print(f'{name:42}{time_of_ours * 1e6:9.3f} us{theirs[name] * 1e6:9.2f} us{ratio:8.1f}{GOALS[name]:7}')
+    print(f'{"":42}{"pyhost":>12}{"python3":>14}{"ratio":>9}{"spread":>16}{"goal":>6}')
+    for name in ours[0]:
+        pairs = [(one[name], other[name]) for one, other in zip(ours, theirs)]
+        ratios = sorted(other / one for one, other in pairs)
+        mine, other = (statistics.median(column) * 1e6 for column in zip(*pairs))
+        spread = f'{ratios[0]:.1f} to {ratios[-1]:.1f}'
+        print(f'{name:42}{mine:9.3f} us{other:11.2f} us{statistics.median(ratios):9.1f}{spread:>16}{GOALS[name]:6}')
 
 
 if __name__ == '__main__':

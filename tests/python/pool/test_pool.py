@@ -76,6 +76,24 @@ def items_below(count, bad=None):
         yield i
 
 
+class SlowToUnpickle:
+    """Whoever unpickles one waits for go_on."""
+
+    begun = threading.Event()
+    go_on = threading.Event()
+    made = 0
+
+    def __reduce__(self):
+        return make_slowly, ()
+
+
+def make_slowly():
+    SlowToUnpickle.begun.set()
+    SlowToUnpickle.go_on.wait(SECONDS)
+    SlowToUnpickle.made += 1
+    return SlowToUnpickle()
+
+
 class Counter:
     """Callable with state."""
 
@@ -296,6 +314,27 @@ class PoolCases:
 
     def test_pool_does_not_travel(self):
         self.assertRaises(NotImplementedError, self.pool.apply, identity, (self.pool,))
+
+    def test_threads_that_wait_for_one_result_get_the_same(self):
+        SlowToUnpickle.begun.clear()
+        SlowToUnpickle.go_on.clear()
+        SlowToUnpickle.made = 0
+        call = self.pool.apply_async(SlowToUnpickle)
+        results = []
+        threads = [threading.Thread(target=lambda: results.append(call.get(SECONDS))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        self.assertTrue(SlowToUnpickle.begun.wait(SECONDS), 'one of them unpickles')
+        with self.assertRaises(multiprocessing.TimeoutError):
+            call.get(0.01)
+        self.assertFalse(call.ready())
+        SlowToUnpickle.go_on.set()
+        for thread in threads:
+            thread.join(SECONDS)
+        self.assertEqual(len(results), 4)
+        self.assertEqual(len(set(map(id, results))), 1)
+        self.assertEqual(SlowToUnpickle.made, 1)
+        self.assertTrue(call.successful())
 
     def test_threads_share_a_pool(self):
         wrong = []
