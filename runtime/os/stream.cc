@@ -55,20 +55,29 @@ Polled Poll(int fd, short events, int milliseconds) {
   return errno == EINTR ? Polled::kInterrupted : Polled::kFailed;
 }
 
-// kTimedOut: not yet.
-Polled SpinForInput(int fd, Deadline deadline) {
-  if (!SpinningPays()) return Polled::kTimedOut;
+// Tries until `attempt` says true, for as long as spinning for input of `fd` is worth it.  False: it was not true.
+template <typename Attempt>
+bool Spin(int fd, Deadline deadline, Attempt attempt) {
+  if (!SpinningPays()) return false;
   const int64_t start = Deadline::MonotonicNanos();
   const int64_t allowed = SpinNanos(fd);
   int64_t spent = 0;
   do {
-    const Polled polled = Poll(fd, POLLIN, 0);
-    if (polled == Polled::kReady) LearnSpinNanos(fd, std::max(allowed, 2 * spent));
-    if (polled != Polled::kTimedOut) return polled;
+    if (attempt()) {
+      LearnSpinNanos(fd, std::max(allowed, 2 * spent));
+      return true;
+    }
     spent = Deadline::MonotonicNanos() - start;
   } while (spent < allowed && !deadline.Expired());
   LearnSpinNanos(fd, allowed * 3 / 4);
-  return Polled::kTimedOut;
+  return false;
+}
+
+// kTimedOut: not yet.
+Polled SpinForInput(int fd, Deadline deadline) {
+  Polled polled = Polled::kTimedOut;
+  Spin(fd, deadline, [&] { return (polled = Poll(fd, POLLIN, 0)) != Polled::kTimedOut; });
+  return polled;
 }
 
 // Sleeps until `events`, in pieces (see Signals).
@@ -141,17 +150,33 @@ ssize_t StreamReader::ReadNow(std::span<std::byte> to) {
   return read(fd_, to.data(), to.size());
 }
 
+ssize_t StreamReader::SpinToRead(std::span<std::byte> to) {
+  BlockingScope blocking(wait_.interruptible);
+  ssize_t count = -1;
+  // By reading, not by asking whether one could: that would be one more system call for each message.
+  Spin(fd_, wait_.deadline, [&] {
+    count = recv(fd_, to.data(), to.size(), MSG_DONTWAIT);
+    return count >= 0 || errno != EAGAIN;
+  });
+  if (count < 0 && errno == EAGAIN) spun_ = true;
+  return count;
+}
+
 absl::Status StreamReader::AfterNothing(int error) {
   if (error == EINTR) return wait_.interruptible == nullptr ? absl::OkStatus() : wait_.interruptible->OnSignal();
   if (error != EAGAIN || (received_ == 0 && IsNonBlocking(fd_))) {
     return ErrnoStatus(error, absl::StrCat("read descriptor ", fd_));
   }
-  return WaitBlocking(fd_, POLLIN, wait_);
+  if (!spun_) return WaitBlocking(fd_, POLLIN, wait_);
+  spun_ = false;
+  BlockingScope blocking(wait_.interruptible);
+  return SleepFor(fd_, POLLIN, wait_);
 }
 
 absl::Status StreamReader::Fill(std::span<std::byte> to) {
   while (!to.empty()) {
-    const ssize_t count = ReadNow(to);
+    ssize_t count = ReadNow(to);
+    if (count < 0 && errno == EAGAIN && is_socket_) count = SpinToRead(to);
     if (count == 0) return absl::OutOfRangeError("end of file");
     if (count < 0) {
       PYHOST_RETURN_IF_ERROR(AfterNothing(errno));

@@ -36,12 +36,14 @@ class StreamReader {
   size_t received() const { return received_; }  // since the beginning
 
  private:
-  ssize_t ReadNow(std::span<std::byte> to);  // like read(2), but EAGAIN where that would block
-  absl::Status AfterNothing(int error);      // waits, if `error` says so
+  ssize_t ReadNow(std::span<std::byte> to);     // like read(2), but EAGAIN where that would block
+  ssize_t SpinToRead(std::span<std::byte> to);  // of a socket: tries for a while
+  absl::Status AfterNothing(int error);         // waits, if `error` says so
 
   const int fd_;
   const Wait wait_;
   bool is_socket_ = true;  // until the contrary is known
+  bool spun_ = false;      // and nothing came
   size_t received_ = 0;
 };
 
