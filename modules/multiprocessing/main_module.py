@@ -115,8 +115,12 @@ def _stdin_source():
 
 # ---- In the child --------------------------------------------------------------------------------------------
 
-def run_path(path, *, chosen=True):
-    """The module that importing the script at `path` as __mp_main__ gives."""
+def run_path(path, *, chosen=True, code=None):
+    """The module that importing the script at `path` as __mp_main__ gives.  `code`: where its code is known."""
+    if code is not None:
+        module = _new_module(path, None)
+        _execute(code, module, path, chosen=chosen)
+        return module
     if os.path.isdir(path):
         return _run_container(path)
     with io.open_code(path) as file:

@@ -9,7 +9,7 @@ import io
 import os
 import pickle
 
-from . import context, popen_fork, spawn
+from . import context, main_code, popen_fork, spawn
 from .context import set_spawning_popen
 
 __all__ = ['Popen']
@@ -61,6 +61,8 @@ class Popen(popen_fork.Popen):
 
     def _launch_host(self, data, process_obj):
         import _pyhost
+        if 'init_main_from_path' in data:
+            data['main_code'] = main_code.for_child(data['init_main_from_path'])
         parent_end = popen_fork.open_own_end()
         start = None
         try:

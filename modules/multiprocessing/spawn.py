@@ -17,7 +17,7 @@ import pickle
 import struct
 import sys
 
-from . import context, guard, main_module, process, util
+from . import context, guard, main_code, main_module, process, util
 from .context import get_spawning_popen, set_spawning_popen  # noqa: F401 (names known here)
 
 __all__ = ['_main', 'freeze_support', 'set_executable', 'get_executable',
@@ -177,7 +177,7 @@ def _import_main(data):
     if 'init_main_from_name' in data:
         _fixup_main_from_name(data['init_main_from_name'], chosen, data)
     elif 'init_main_from_path' in data:
-        _fixup_main_from_path(data['init_main_from_path'], chosen)
+        _fixup_main_from_path(data['init_main_from_path'], chosen, data.get('main_code'))
     elif 'main_source' in data:
         _become_main(main_module.LazyMainModule({'main_source': data['main_source']}))
 
@@ -195,7 +195,7 @@ def _fixup_main_from_name(mod_name, chosen=True, data=None):
     _become_main(main_module.run_name(mod_name, chosen=chosen))
 
 
-def _fixup_main_from_path(main_path, chosen=True):
+def _fixup_main_from_path(main_path, chosen=True, handed_on=None):
     current_main = sys.modules['__main__']
     # IPython's launcher has no guard in some versions, and defines nothing that a child needs.
     if os.path.splitext(os.path.basename(main_path))[0] == 'ipython':
@@ -203,7 +203,7 @@ def _fixup_main_from_path(main_path, chosen=True):
     if getattr(current_main, '__file__', None) == main_path:
         return  # a fork server has imported it
     old_main_modules.append(current_main)
-    _become_main(main_module.run_path(main_path, chosen=chosen))
+    _become_main(main_module.run_path(main_path, chosen=chosen, code=main_code.load(handed_on, main_path)))
 
 
 def _become_main(module):

@@ -11,6 +11,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "modules/native/child_object.h"
 #include "modules/native/child_start_object.h"
 #include "modules/native/fork_hooks.h"
@@ -207,6 +209,9 @@ PyObject* ArmCrashPoint(PyObject*, PyObject* args) {
 }
 #endif
 
+// Of the program, or of the one that a fork copied.
+const double kProgramStart = absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch());
+
 PyMethodDef kFunctions[] = {
 #ifdef PYHOST_CRASH_POINTS
     {"arm_crash_point", ArmCrashPoint, METH_VARARGS,
@@ -236,6 +241,8 @@ int BindProcess(PyObject* module, ModuleState* state) {
       BindChildStart(module, state) < 0) {
     return -1;
   }
+  PyRef start = PyRef::Steal(PyFloat_FromDouble(kProgramStart));
+  if (!start || PyModule_AddObjectRef(module, "program_start", start.get()) < 0) return -1;
   // Where the host has not done so, as it starts: _pyhost is a loadable module of another program.
   PyRef posix = PyRef::Steal(PyImport_ImportModule("posix"));
   return posix ? RegisterForkHooks(posix.get()) : -1;
