@@ -33,6 +33,12 @@ inline int Wake(const std::atomic<uint32_t>& word, int count) {
 }
 int WakeAll(const uint32_t* word);
 
+// Whether this thread has woken somebody, or was woken, since it last spun (BeginSpinning).  The kernel likes to put who is woken on the
+// waker's own processor: while one of the two spins there, the other cannot run.
+bool MayShareProcessor();
+// The same, and false from now on.
+bool BeginSpinning();
+
 }  // namespace pyhost::futex
 
 #endif  // PYHOST_RUNTIME_OS_FUTEX_H_

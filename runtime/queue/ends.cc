@@ -39,7 +39,8 @@ ConsumerLock::ConsumerLock(Segment& segment, HostId me, QueueState& state)
 // The position needs no repair: the commit word says which copy is true.  A chunk linked behind the tail's was
 // not committed: unlinked here, freed by the recount of transits.  Transits of an unpublished frame likewise.
 void RepairProducerEnd(Segment& segment, QueueState& state) {
-  const QueuePosition tail = state.tails[ObserveTail(state).side()];
+  state.published = ObserveTail(state).word;
+  const QueuePosition tail = state.tails[QueueCount{state.published}.side()];
   if (Chunk chunk = ChunkAt(segment, tail.chunk); chunk.header != nullptr) {
     ResetChunk(*chunk.header);
   }
@@ -64,14 +65,14 @@ ProducerEnd::ProducerEnd(Segment& segment, HostId me, Handle queue, QueueState& 
       me_(me),
       queue_(queue),
       state_(state),
-      tail_{state.tail.load(std::memory_order_relaxed)},
+      tail_{state.published},
       at_(state.tails[tail_.side()]),
       chunk_(ChunkAt(segment, at_.chunk)),
       freed_(state.known_freed) {}
 
 uint64_t ProducerEnd::Room() {
+  if ((state_.flags.load(std::memory_order_relaxed) & kQueueBounded) == 0) return std::numeric_limits<uint64_t>::max();
   const uint64_t max = state_.max_messages.load(std::memory_order_relaxed);
-  if (max == 0) return std::numeric_limits<uint64_t>::max();
   const auto inside = [&] { return tail_.messages() - QueueCount{state_.known_head}.messages(); };
   if (inside() >= max) state_.known_head = ObserveHead(state_).word;
   return inside() >= max ? 0 : max - inside();
@@ -125,6 +126,7 @@ void ProducerEnd::Commit(uint64_t messages) {
   PublishTail(state_, count);
   PYHOST_CRASH_POINT("queue-push-committed");
   state_.known_freed = freed_;
+  state_.published = count.word;
   tail_ = count;
   // Where the next frame will be; the consumer has these lines from the lap before.
   for (uint64_t line = 0; line < 2; ++line) {

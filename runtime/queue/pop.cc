@@ -8,6 +8,7 @@
 #include "runtime/base/crash_point.h"
 #include "runtime/base/status_util.h"
 #include "runtime/os/cpu.h"
+#include "runtime/os/futex.h"
 #include "runtime/queue/ends.h"
 #include "runtime/queue/queue.h"
 #include "runtime/segment/object_table.h"
@@ -151,6 +152,7 @@ absl::Status Queue::AwaitTaken(const std::function<bool()>& take, Wait wait) {
 // nearly there, and registering as a waiter would cost the producer its cache line.
 bool Queue::PopSoon(PopRequest& request) {
   constexpr int kQuickLooks = 50, kLooks = 65;
+  if (futex::MayShareProcessor()) return false;
   if (ShouldTrail(*state_) && SpinningPays() && PopTrailing(request)) return true;
   for (int look = 0; look < kLooks; ++look) {
     if (TryPop(request)) return true;

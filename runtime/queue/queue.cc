@@ -35,6 +35,7 @@ absl::StatusOr<Queue> Queue::Create(Segment& segment, HostId me, uint64_t max_it
   if (!state.ok()) return state.status();
   (*state)->max_messages.store(max_items, std::memory_order_relaxed);
   (*state)->bounded.store(max_items != 0, std::memory_order_relaxed);
+  (*state)->flags.store(max_items != 0 ? kQueueBounded : 0, std::memory_order_relaxed);
   absl::Status ready = GiveFirstChunk(segment, me, **state);
   if (!ready.ok()) {
     segment.objects().Drop(handle, me, me);

@@ -46,17 +46,18 @@ struct QueueCount {
 struct QueueState {
   // Line 0: producers, under push_lock.
   alignas(64) OwnerLock push_lock;
-  std::atomic<uint32_t> flags;    // kQueueCarries and so on; kept here for producers, to spare them line 1
+  std::atomic<uint32_t> flags;    // kQueueCarries and so on
   QueuePosition tails[2];         // tails[tail.side] is where the next frame goes
   uint64_t known_freed;           // copy of `freed_at`, valid for the chunk of the tail
   uint64_t known_head;            // copy of `head`
-  std::atomic<uint64_t> max_messages;  // 0 = unbounded; constant
+  uint64_t published;             // copy of `tail`: line 1 is with the consumers, who look at it all the time
 
   // Line 1: written by producers, read by consumers.
   alignas(64) std::atomic<uint64_t> tail;  // commit word of push
   std::atomic<uint32_t> closed;            // 1: no push succeeds any more; set under push_lock
   uint32_t reserved1;
   WaitPoint readable;                      // consumers that wait for a message
+  std::atomic<uint64_t> max_messages;      // 0 = unbounded; constant
 
   // Line 2: consumers, under pop_lock.
   alignas(64) OwnerLock pop_lock;
@@ -88,6 +89,7 @@ static_assert(offsetof(QueueState, head) == 192);
 // Bits of QueueState::flags.
 inline constexpr uint32_t kQueueCarries = 1;  // a message has carried a handle: recounts must look inside
 inline constexpr uint32_t kQueueClosed = 2;   // like `closed`
+inline constexpr uint32_t kQueueBounded = 8;   // like `bounded`
 inline constexpr uint32_t kQueueDestroyed = 4;  // what it carried is being let go: nobody looks inside any more
 
 struct ChunkHeader {

@@ -35,12 +35,15 @@
 // interrupts nothing; hence the first sleep after each spin is short, and OnSignal runs after it too: 50 ms late at most.
 //
 // The spin time adapts per wait point: long while things come soon, short when spinning was in vain.  With
-// fewer than two usable cores nobody spins.  One thread spins at a time; the others sleep.
+// fewer than two usable cores nobody spins.  One thread spins at a time; the others sleep.  A spinner that
+// has woken somebody, or was woken itself, yields its processor a few times: the other may be waiting for it.
 //
 // Thread- and process-safe.  16 bytes, all-zero is a valid start.
 
 #ifndef PYHOST_RUNTIME_SYNC_WAITER_H_
 #define PYHOST_RUNTIME_SYNC_WAITER_H_
+
+#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
@@ -52,6 +55,7 @@
 #include "runtime/base/ids.h"
 #include "runtime/base/wait.h"
 #include "runtime/os/cpu.h"
+#include "runtime/os/futex.h"
 
 namespace pyhost {
 
@@ -163,11 +167,17 @@ static_assert(std::atomic<uint64_t>::is_always_lock_free);
 template <typename Ready, typename More>
 bool WaitPoint::Spin(HostId me, Deadline deadline, Ready& ready, More& more) {
   constexpr int kLooksPerClockReading = 32;
+  constexpr int kYields = 4;
+  int yields_left = futex::BeginSpinning() ? kYields : 0;
   if (!RegisterSpinner(me)) return false;
   const int64_t start = Deadline::MonotonicNanos();
   const Deadline end = deadline.AtMost(absl::Nanoseconds(SpinNanos()));
   bool found = false, registered = true;
   do {
+    if (yields_left > 0) {
+      --yields_left;
+      sched_yield();
+    }
     for (int look = 0; look < kLooksPerClockReading && !found; ++look) {
       SpinPause();
       registered = IsSpinner(me);
