@@ -74,6 +74,7 @@ class Queue(_SegmentQueue, PipeQueue):
         self._check_child()
         if self._queue is None:
             return self._pipe_state()
+        _pyhost.check_travels(self)
         return self._ignore_epipe, self._maxsize, self._queue
 
     def __setstate__(self, state):
@@ -254,7 +255,10 @@ class SimpleQueue(_SegmentQueue, PipeSimpleQueue):
 
     def __getstate__(self):
         self._check_child()
-        return self._pipe_state() if self._queue is None else self._queue
+        if self._queue is None:
+            return self._pipe_state()
+        _pyhost.check_travels(self)
+        return self._queue
 
     def __setstate__(self, state):
         if self._through_pipe:

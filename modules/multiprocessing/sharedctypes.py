@@ -97,6 +97,7 @@ def synchronized(obj, lock=None, ctx=None):
 
 
 def reduce_ctype(obj):
+    _pyhost.check_travels(obj)
     if isinstance(obj, ctypes.Array):
         return rebuild_ctype, (obj._type_, obj._wrapper, obj._length_)
     return rebuild_ctype, (type(obj), obj._wrapper, None)
@@ -144,6 +145,7 @@ class SynchronizedBase(_pyhost.Synchronized):
         self.release = self._lock.release
 
     def __reduce__(self):
+        _pyhost.check_travels(self)
         return synchronized, (self._obj, self._lock)
 
     def __repr__(self):

@@ -167,6 +167,7 @@ class Condition:
         self.locked = lock.locked
 
     def __getstate__(self):
+        _pyhost.check_travels(self)
         return self._lock, self._waiters
 
     def __setstate__(self, state):

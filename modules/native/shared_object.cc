@@ -46,6 +46,16 @@ PyRef SpawningShare() {
   return PyRef::Steal(PyObject_GetAttrString(popen.get(), "share"));
 }
 
+// False with a Python error.
+bool MayNotTravel(PyObject* self) {
+  // Without our module's name, which is none of the program's.
+  const char* name = Py_TYPE(self)->tp_name;
+  const char* const dot = std::strrchr(name, '.');
+  PyErr_Format(PyExc_RuntimeError, "%s objects should only be shared between processes through inheritance",
+               dot == nullptr ? name : dot + 1);
+  return false;
+}
+
 bool LetTravel(PyObject* self, Handle handle) {
   if (HandleCollector* collector = HandleCollector::Current(); collector != nullptr) {
     collector->handles().push_back(handle);
@@ -53,14 +63,13 @@ bool LetTravel(PyObject* self, Handle handle) {
   }
   PyRef share = SpawningShare();
   if (share) return static_cast<bool>(PyRef::Steal(PyObject_CallOneArg(share.get(), self)));
-  if (!PyErr_Occurred()) {
-    // Without our module's name, which is none of the program's.
-    const char* name = Py_TYPE(self)->tp_name;
-    const char* const dot = std::strrchr(name, '.');
-    PyErr_Format(PyExc_RuntimeError, "%s objects should only be shared between processes through inheritance",
-                 dot == nullptr ? name : dot + 1);
-  }
-  return false;
+  return PyErr_Occurred() ? false : MayNotTravel(self);
+}
+
+// check_travels(obj): for what is pickled in parts, so that an error names the whole.
+PyObject* CheckTravels(PyObject*, PyObject* obj) {
+  if (HandleCollector::Current() == nullptr && !SpawningShare() && (PyErr_Occurred() || !MayNotTravel(obj))) return nullptr;
+  Py_RETURN_NONE;
 }
 
 // _rebuild(type, session id, handle): the other end of ReduceShared.
@@ -84,8 +93,10 @@ PyObject* Rebuild(PyObject* module, PyObject* args) {
   return object.release();
 }
 
-PyMethodDef kRebuild[] = {
+PyMethodDef kFunctions[] = {
     {"_rebuild", Rebuild, METH_VARARGS, "Unpickles a shared object from (type, session id, handle)."},
+    {"check_travels", CheckTravels, METH_O,
+     "check_travels(obj): RuntimeError, naming obj's type, unless what is pickled now goes to a process of the session."},
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -172,6 +183,6 @@ PyObject* AdoptShared(PyTypeObject* type, Session* session, Handle handle) {
   return self;
 }
 
-int BindShared(PyObject* module, ModuleState*) { return PyModule_AddFunctions(module, kRebuild); }
+int BindShared(PyObject* module, ModuleState*) { return PyModule_AddFunctions(module, kFunctions); }
 
 }  // namespace pyhost::native

@@ -53,6 +53,21 @@ class ImportTest(ScriptCase):
             ''')
         self.assertEqual((0, ''), (outcome.code, outcome.stderr))
 
+    def test_pickling_a_shared_object_by_itself_names_it(self):
+        outcome = run('-c', '''if 1:
+            import multiprocessing, pickle
+            for shared in (multiprocessing.Value('i'), multiprocessing.Array('i', 3), multiprocessing.Lock(),
+                           multiprocessing.Semaphore(), multiprocessing.Condition(), multiprocessing.Queue(),
+                           multiprocessing.JoinableQueue(), multiprocessing.SimpleQueue()):
+                try:
+                    pickle.dumps(shared)
+                except RuntimeError as error:
+                    print(error)
+            ''')
+        names = ('Synchronized', 'SynchronizedArray', 'Lock', 'Semaphore', 'Condition', 'Queue', 'JoinableQueue', 'SimpleQueue')
+        self.assert_printed(outcome, *(f'{name} objects should only be shared between processes through inheritance'
+                                       for name in names))
+
     @unittest.skipUnless(UNDER_PYHOST, 'compares with python3')
     def test_exports_what_the_standard_library_exports(self):
         code = 'import multiprocessing; print(*sorted(multiprocessing.__all__))'
