@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "runtime/engine/pool_test_util.h"
 
 namespace pyhost {
@@ -275,6 +276,37 @@ TEST_F(CallTest, StuckCallEndsByItsDeadlineWithItsStackAndTheWorkerIsReplaced) {
   EXPECT_THAT(Text(status), HasSubstr("stuck.py\", line 2 in spin"));
   ExpectAlive();
   EXPECT_EQ(pool().Stats().replaced, 1u);
+}
+
+TEST_F(CallTest, StuckCallEndsWhateverItsScriptDidToItsProcess) {
+  Script("wreck", R"(
+import builtins, faulthandler, gc, os, signal, sys, threading
+
+def spin():
+  while True: pass
+
+def builtins_gone(): builtins.__dict__.clear(); spin()
+def modules_gone(): sys.modules.clear(); gc.collect(); spin()
+def streams_gone(): sys.stderr.close(); sys.stdout.close(); os.closerange(0, 1024); spin()
+def handlers_gone(): faulthandler.disable(); faulthandler.unregister(signal.SIGUSR1); spin()
+def signals_blocked(): signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()); spin()
+def signals_ignored():
+  for number in {*signal.valid_signals()} - {signal.SIGKILL, signal.SIGSTOP}: signal.signal(number, signal.SIG_IGN)
+  spin()
+def stopped(): os.kill(os.getpid(), signal.SIGSTOP); spin()
+def in_another_thread(): threading.Thread(target=spin).start(); signal.pause()
+)");
+  Start({.workers = 2});
+  for (const char* way : {"builtins_gone", "modules_gone", "streams_gone", "handlers_gone", "signals_blocked", "signals_ignored",
+                          "stopped", "in_another_thread"}) {
+    const absl::Time before = absl::Now();
+    const absl::Status status =
+        pool().With({.deadline = absl::Milliseconds(100)}).Call<void>(absl::StrCat("wreck:", way)).Get();
+    EXPECT_LT(absl::Now() - before, absl::Seconds(5)) << way;
+    EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << way << ": " << status;
+    ExpectAlive();
+  }
+  EXPECT_EQ(pool().Stats().replaced, 8u);
 }
 
 TEST_F(CallTest, DeadlineOfAWaitingCallCostsNoWorker) {
