@@ -48,6 +48,19 @@ def _cleanup():
             _children.discard(child)
 
 
+def _sibling(name):
+    """A module of this package, for functions that run in a child.
+
+    An import statement would run Python code of importlib's each time, and each page that a forked child touches is copied.
+    """
+    name = f'multiprocessing.{name}'
+    module = sys.modules.get(name)
+    if module is None:
+        import importlib
+        module = importlib.import_module(name)
+    return module
+
+
 class BaseProcess:
     """An activity that runs in a process of its own, with the interface of threading.Thread.
 
@@ -239,22 +252,21 @@ class BaseProcess:
 
     def _bootstrap(self, parent_sentinel=None):
         """The child's life, from a set-up interpreter to an exit code."""
-        # Of modules, not of the package: that is looked up in Python, and each page touched in a fork is copied.
-        from .util import _exit_function, _flush_std_streams, info
+        util = _sibling('util')
         try:
             self._become_current(parent_sentinel)
-            info('child process calling self.run()')
+            util.info('child process calling self.run()')
             try:
                 self.run()
                 code = 0
             finally:
-                _exit_function()
+                util._exit_function()
         except SystemExit as end:
             code = _code_of(end)
         except KeyboardInterrupt:
             # Ctrl-C reaches every process of the terminal; the main process is the one to speak.
             code = 1
-            info('interrupted by the keyboard')
+            util.info('interrupted by the keyboard')
         except:  # noqa: E722 (nothing may pass: the caller needs a code)
             code = 1
             import traceback
@@ -262,21 +274,18 @@ class BaseProcess:
             traceback.print_exc()
         finally:
             threading._shutdown()
-            info('process exiting with exitcode %d', code)
-            _flush_std_streams()
+            util.info('process exiting with exitcode %d', code)
+            util._flush_std_streams()
         return code
 
     def _become_current(self, parent_sentinel):
         """Makes this object the current process of a child that has just been started."""
         global _current_process, _parent_process, _process_counter, _children
-        from ._output import install
-        from .context import _force_start_method
-        from .util import _close_stdin
         if self._start_method is not None:
-            _force_start_method(self._start_method)
+            _sibling('context')._force_start_method(self._start_method)
         _process_counter = itertools.count(1)
         _children = set()
-        _close_stdin()
+        _sibling('util')._close_stdin()
         # Kept until the after-fork functions have run: ending it earlier would run finalizers of the parent's.
         old_process = _current_process
         _current_process = self
@@ -288,16 +297,16 @@ class BaseProcess:
             self._after_fork()
         finally:
             del old_process
-        install(self)
+        _sibling('_output').install(self)
         channel = self._config.get('pyhost_log_channel')
         if channel is not None:
             channel.install()
 
     @staticmethod
     def _after_fork():
-        from .util import _finalizer_registry, _run_after_forkers
-        _finalizer_registry.clear()
-        _run_after_forkers()
+        util = _sibling('util')
+        util._finalizer_registry.clear()
+        util._run_after_forkers()
 
 
 def _code_of(end):

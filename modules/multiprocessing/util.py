@@ -170,6 +170,8 @@ _afterfork_counter = itertools.count()
 
 
 def _run_after_forkers():
+    if not len(_afterfork_registry):
+        return
     for (_index, _ident, func), obj in sorted(_afterfork_registry.items(),
                                               key=lambda item: item[0][:2]):
         try:
