@@ -16,7 +16,8 @@ The standard library's managers speak the same.
 Where client and server are in one pyhost session (the reply to ``accept_connection`` names the server's), the client's
 first call is ``(None, '#LINE', (address,), {})``.  From then on the same calls and replies travel on a **line**, a pair
 of queues in shared memory, and the socket is closed.  A line ends with either process, and its thread in the server
-with the line.  On a line the requests ``incref``, ``decref`` and ``get_methods`` may also be sent as calls of no object.
+with the line.  On a line the requests ``create``, ``incref``, ``decref``, ``get_methods`` and those that ask for figures may also be
+sent as calls of no object.
 """
 
 import threading
@@ -105,9 +106,11 @@ class Transport:
         self._authkey = authkey
         self._local = local
 
-    def request(self, function, args=(), kwds={}):
-        """Has the server run one of its public functions."""
+    def request(self, function, args=(), kwds={}, opens=False):
+        """Has the server run one of its public functions.  `opens`: on this thread's session, opened if there is none."""
         line = getattr(self._local, 'connection', None)
+        if line is None and opens:
+            line = self.open_session()
         if type(line) is Line and not line.busy:
             return result_of(*self._exchange(line, (None, function, args, kwds)))
         conn = self._client(self._address, authkey=self._authkey)

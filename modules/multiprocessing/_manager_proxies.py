@@ -35,12 +35,7 @@ class BaseProxy:
     _mutex = util.ForkAwareThreadLock()
 
     def __init__(self, token, serializer, manager=None, authkey=None, exposed=None, incref=True, manager_owned=False):
-        with BaseProxy._mutex:
-            local = BaseProxy._address_to_local.get(token.address)
-            if local is None:
-                local = util.ForkAwareLocal(), ProcessLocalSet()
-                BaseProxy._address_to_local[token.address] = local
-        self._tls, self._idset = local
+        self._tls, self._idset = BaseProxy._local_of(token.address)
         self._token = token
         self._id = token.id
         self._manager = manager
@@ -58,6 +53,16 @@ class BaseProxy:
         if incref:
             self._incref()
         util.register_after_fork(self, BaseProxy._after_fork)
+
+    @staticmethod
+    def _local_of(address):
+        """What this process keeps for the server at `address`; see _address_to_local."""
+        with BaseProxy._mutex:
+            local = BaseProxy._address_to_local.get(address)
+            if local is None:
+                local = util.ForkAwareLocal(), ProcessLocalSet()
+                BaseProxy._address_to_local[address] = local
+        return local
 
     def _connect(self):
         """Opens the calling thread's connection to the server."""

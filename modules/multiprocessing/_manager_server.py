@@ -45,7 +45,7 @@ class Server:
 
     public = ['shutdown', 'create', 'accept_connection', 'get_methods', 'debug_info', 'number_of_objects', 'dummy',
               'incref', 'decref']
-    _requests_in_session = {'incref', 'decref', 'get_methods'}
+    _requests_in_session = {'create', 'get_methods', 'debug_info', 'number_of_objects', 'incref', 'decref'}
 
     def __init__(self, registry, address, authkey, serializer):
         if not isinstance(authkey, bytes):

@@ -17,7 +17,7 @@ from . import pool
 from . import process
 from . import shared_memory
 from . import util
-from ._manager_protocol import RemoteError, Token, convert_to_error, dispatch, listener_client
+from ._manager_protocol import RemoteError, Token, Transport, convert_to_error, dispatch, listener_client
 from ._manager_proxies import (
     AcquirerProxy, ArrayProxy, AutoProxy, BarrierProxy, BaseListProxy, BasePoolProxy, BaseProxy, ConditionProxy,
     DictProxy, EventProxy, IteratorProxy, ListProxy, MakeProxyType, NamespaceProxy, PoolProxy, ProcessLocalSet,
@@ -127,6 +127,8 @@ class BaseManager:
                 self._process.start()
             self._address = self._receive_address(reader)
         self._state.value = State.STARTED
+        # With the last proxy the connections of this process are closed; a manager is about to make another.
+        BaseProxy._local_of(self._address)[1].add(self._process.name)
         self.shutdown = util.Finalize(
             self, type(self)._finalize_manager,
             args=(self._process, self._address, self._authkey, self._state, self._Client, self._shutdown_timeout),
@@ -163,11 +165,10 @@ class BaseManager:
 
     def _request(self, function, /, *args, **kwds):
         """Has the server run one of its public functions."""
-        conn = self._Client(self._address, authkey=self._authkey)
-        try:
-            return dispatch(conn, None, function, args, kwds)
-        finally:
-            conn.close()
+        # One that we started is in our session: the first request opens a line for all that follow on this thread.
+        ours = self._process is not None and self._serializer == 'pickle'
+        local = BaseProxy._local_of(self._address)[0] if ours else None
+        return Transport(self._address, self._Client, self._authkey, local).request(function, args, kwds, opens=ours)
 
     def _create(self, typeid, /, *args, **kwds):
         """Makes a shared object; returns its token and exposed methods.  The caller owes a decref."""

@@ -103,6 +103,27 @@ class Sessions(LineTest):
         thread.join(SECONDS)
         self.assertIsNot(others[0], self.line_of(self.worker))
 
+    def test_objects_are_made_on_the_line_which_stays_without_them(self):
+        line = self.line_of(self.worker)
+        self.assertIs(type(line), _pyhost.Line, 'made before any call')
+        before = self.worker.threads()
+        del self.worker
+        gc.collect()
+        self.assertEqual(self.manager._number_of_objects(), 0)
+        for number in range(50):
+            self.assertEqual(self.manager.list([number])[0], number)
+        self.worker = self.manager.Worker()
+        self.assertIs(self.line_of(self.worker), line)
+        self.assertEqual(self.worker.threads(), before, 'no connection was made')
+
+    def test_what_cannot_be_made_is_told_and_the_line_goes_on(self):
+        with self.assertRaisesRegex(RemoteError, 'TypeError'):
+            self.manager.list(1)
+        with self.assertRaises(Exception):
+            self.manager.list([lambda: None])
+        self.assertEqual(self.manager.list([1])[0], 1)
+        self.assertIs(type(self.line_of(self.worker)), _pyhost.Line)
+
     def test_the_server_thread_ends_with_the_thread_it_serves(self):
         before = self.worker.threads()
         for _ in range(20):
