@@ -27,6 +27,7 @@
 #include "host/interpreter_state.h"
 #include "host/process_title.h"
 #include "host/spare_child.h"
+#include "host/warm_modules.h"
 #include "runtime/base/crash_point.h"
 #include "runtime/base/status_util.h"
 #include "runtime/os/unix_socket.h"
@@ -90,14 +91,8 @@ absl::Status Preload(const ServerSpec& spec, const std::string& name) {
       absl::StrCat("preloaded module '", name, "' started a thread, which no fork would have; start it in a function"));
 }
 
-// What every child begins with.
-absl::StatusOr<InterpreterSnapshot> ImportAll(const ServerSpec& spec) {
-  const bool engine = spec.method == "engine";
-  for (const char* name : engine ? std::span<const char* const>(kImportedForEngines) : kAlwaysImported) {
-    PYHOST_RETURN_IF_ERROR(Import(name));
-  }
-  for (const std::string& name : spec.preload) PYHOST_RETURN_IF_ERROR(Preload(spec, name));
-  if (HasOtherThreads()) return absl::FailedPreconditionError("threads started with the interpreter: they would be lost in a fork");
+// What every child begins with: all that is imported by now.
+absl::StatusOr<InterpreterSnapshot> TakeSnapshot() {
   absl::StatusOr<InterpreterSnapshot> snapshot = InterpreterSnapshot::Take();
   // Nothing of this is garbage, and a collection in a child would copy its pages.
   PyRef gc = PyRef::Steal(PyImport_ImportModule("gc"));
@@ -105,29 +100,47 @@ absl::StatusOr<InterpreterSnapshot> ImportAll(const ServerSpec& spec) {
   return snapshot;
 }
 
+absl::StatusOr<InterpreterSnapshot> ImportAll(const ServerSpec& spec) {
+  const bool engine = spec.method == "engine";
+  for (const char* name : engine ? std::span<const char* const>(kImportedForEngines) : kAlwaysImported) {
+    PYHOST_RETURN_IF_ERROR(Import(name));
+  }
+  for (const std::string& name : spec.preload) PYHOST_RETURN_IF_ERROR(Preload(spec, name));
+  if (HasOtherThreads()) return absl::FailedPreconditionError("threads started with the interpreter: they would be lost in a fork");
+  return TakeSnapshot();
+}
+
 absl::StatusOr<ServerState> GetReady(const ServerSpec& spec, const StandardFiles& streams) {
   PYHOST_ASSIGN_OR_RETURN(InterpreterSnapshot interpreter, ImportAll(spec));
   return ServerState::Capture(streams, std::move(interpreter));
 }
 
+// Milliseconds without a start, after which a server has time for itself: the starts of a pool come faster.
+constexpr int kQuiet = 2;
+
 class ForkServer {
  public:
-  ForkServer(Session* session, UniqueFd socket, UniqueFd children, absl::StatusOr<ServerState> state)
+  ForkServer(Session* session, UniqueFd socket, UniqueFd children, absl::StatusOr<ServerState> state,
+             WarmModules warm_modules)
       : session_(session),
         socket_(std::move(socket)),
         children_(std::move(children)),
         state_(std::move(state)),
+        warm_modules_(std::move(warm_modules)),
         spare_(session) {}
 
   // Until the supervisor closes its end.
   void Serve() {
     for (bool open = true; open;) {
-      std::vector<pollfd> events = {{socket_.get(), POLLIN, 0}, {children_.get(), POLLIN, 0}};
+      std::vector<pollfd> events = {
+          {socket_.get(), POLLIN, 0}, {children_.get(), POLLIN, 0}, {warm_modules_.fd(), POLLIN, 0}};
+      const size_t others = events.size();
       for (const HandedOver& handed : handed_over_) events.push_back({handed.socket.get(), POLLIN, 0});
-      int ready = poll(events.data(), events.size(), wants_spare_ ? 0 : -1);
+      int ready = poll(events.data(), events.size(), wants_spare_ ? 0 : warm_modules_.reported() ? kQuiet : -1);
       if (ready < 0 && errno != EINTR) return;
-      if (ready == 0) ForkSpare();
-      for (size_t i = 2; i < events.size(); ++i) {
+      if (ready == 0) wants_spare_ ? ForkSpare() : ImportWarmModules();
+      if (events[2].revents != 0) warm_modules_.Receive();
+      for (size_t i = others; i < events.size(); ++i) {
         if (events[i].revents == 0) continue;
         SettleIf([fd = events[i].fd](const HandedOver& handed) { return handed.socket.get() == fd; });
       }
@@ -226,10 +239,20 @@ class ForkServer {
     spare_.Fork(state_->warm.get(), [this] { LetGo(); }, [this](std::vector<UniqueFd> fds) { BeginLife(std::move(fds)); });
   }
 
+  // An error is left alone: then the children import for themselves.
+  void ImportWarmModules() {
+    warm_modules_.Import().IgnoreError();
+    absl::StatusOr<InterpreterSnapshot> interpreter = TakeSnapshot();
+    if (interpreter.ok()) state_->interpreter = *std::move(interpreter);
+    spare_.Forget();  // it knows nothing of them
+    wants_spare_ = true;
+  }
+
   // In a child.
   void LetGo() {
     socket_.reset();
     children_.reset();
+    warm_modules_.LetGo();
     handed_over_.clear();
   }
 
@@ -283,6 +306,7 @@ class ForkServer {
   absl::StatusOr<ServerState> state_;  // or why nothing can be started
   std::map<pid_t, HostId> pids_;
   std::vector<HandedOver> handed_over_;
+  WarmModules warm_modules_;
   SpareChild spare_;
   bool wants_spare_ = false;
 };
@@ -322,7 +346,11 @@ int ForkServerMain(int argc, char** argv) {
   absl::StatusOr<UniqueFd> children = OpenChildSignal();
   if (!children.ok()) return ReportInternalError("fork server", children.status());
   LeaveStandardStreams();
-  ForkServer(*session, std::move(socket), *std::move(children), std::move(state)).Serve();
+  absl::StatusOr<WarmModules> warm_modules =
+      state.ok() && spec.method == "spawn" ? WarmModules::Serve() : WarmModules();
+  if (!warm_modules.ok()) state = warm_modules.status();
+  ForkServer(*session, std::move(socket), *std::move(children), std::move(state),
+             warm_modules.ok() ? *std::move(warm_modules) : WarmModules()).Serve();
   int code = spec.preload.empty() ? 0 : FinalizeInterpreter(0);
   (*session)->Leave(code);
   _exit(code);

@@ -45,7 +45,7 @@ class SpareChild {
   // the child has its place, or is gone.
   absl::StatusOr<UniqueFd> HandOver(HostId host, std::span<const int> fds);
 
-  // It has ended without having been handed anything, and was reaped.
+  // It has ended without having been handed anything, and was reaped; or it is to: it leaves without a word.
   void Forget();
 
  private:

@@ -12,7 +12,7 @@ import os
 import pickle
 import sys
 
-from . import forkserver, guard, process, random_state, spawn, util
+from . import forkserver, guard, process, random_state, spawn, util, warm_modules
 from . import (_output, connection, pool_faults, pool_worker, popen_spawn_posix, queues, reduction,  # noqa: F401 (above)
                synchronize)
 
@@ -60,9 +60,12 @@ def _receive(extras):
             if 'data' in extras:
                 child = _receive_from_pipe(extras)
             else:
-                spawn.prepare(pickle.loads(payload[start:middle]))
+                data = pickle.loads(payload[start:middle])
+                spawn.prepare(data)
+                warm_modules.report('init_main_from_path' in data or 'init_main_from_name' in data)
                 child = _load(io.BytesIO(payload[middle:end]))
         finally:
+            warm_modules.report(False)
             del current._inheriting
     if extras['method'] == 'forkserver':
         random_state.derive_numpy(child._identity)

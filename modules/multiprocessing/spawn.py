@@ -17,7 +17,7 @@ import pickle
 import struct
 import sys
 
-from . import context, guard, main_code, main_module, process, util
+from . import context, guard, main_code, main_module, process, util, warm_modules
 from .context import get_spawning_popen, set_spawning_popen  # noqa: F401 (names known here)
 
 __all__ = ['_main', 'freeze_support', 'set_executable', 'get_executable',
@@ -159,6 +159,7 @@ def prepare(data):
         util.get_logger().setLevel(data['log_level'])
     if 'sys_path' in data:
         sys.path = data['sys_path']
+        warm_modules.adapt()
     if 'sys_argv' in data:
         sys.argv = data['sys_argv']
     if 'dir' in data:

@@ -1,0 +1,105 @@
+"""What the main module imports of the standard library, the spawn server imports for later children; they behave as before."""
+
+import unittest
+
+from script import UNDER_PYHOST, ScriptCase
+
+# start_until(done): children one after the other until one's answer pleases; the answers.
+PRELUDE = '''
+    import sys
+    was_there = 'json' in sys.modules
+    import multiprocessing, os, random, time
+
+    def ask(question):
+        context = multiprocessing.get_context('spawn')
+        reader, writer = context.Pipe(duplex=False)
+        process = context.Process(target=answer, args=(question, writer))
+        process.start()
+        writer.close()
+        told = reader.recv()
+        process.join()
+        assert process.exitcode == 0
+        return told
+
+    def answer(question, writer):
+        writer.send(eval(question))
+
+    def wait_until_warm():
+        end = time.monotonic() + 30
+        while not ask('was_there'):
+            assert time.monotonic() < end, 'the server imported nothing'
+'''
+WAIT = 'wait_until_warm()' if UNDER_PYHOST else 'pass'
+
+
+class WarmModulesTest(ScriptCase):
+    def printed(self, imports, main, **files):
+        for name, text in files.items():
+            self.write(f'{name}.py', text)
+        script = PRELUDE + f'\n    {imports}\n\n    if __name__ == "__main__":\n' + ''.join(
+            f'        {line}\n' for line in main.format(WAIT=WAIT).strip().splitlines())
+        outcome = self.run_script(script)
+        self.assertEqual((outcome.code, outcome.stderr), (0, ''), outcome)
+        return outcome.stdout.splitlines()
+
+    @unittest.skipUnless(UNDER_PYHOST, 'python3 has no server')
+    def test_later_children_find_what_the_first_imported(self):
+        lines = self.printed('import json, logging, concurrent.futures.process', '''
+{WAIT}
+print(ask("[name in sys.modules for name in ('json.decoder', 'logging', 'concurrent.futures.process')]"))
+print(ask("sys.modules['json'] is json and json.loads('[1]')"))
+''')
+        self.assertEqual(lines, ['[True, True, True]', '[1]'])
+
+    def test_children_differ_where_they_should(self):
+        lines = self.printed('import json, uuid, tempfile', '''
+{WAIT}
+print(len({{ask('random.random()') for _ in range(5)}}), len({{ask('uuid.uuid4().hex') for _ in range(5)}}))
+print(len({{ask('tempfile.mkdtemp()') for _ in range(3)}}))
+''')
+        self.assertEqual(lines, ['5 5', '3'])
+
+    def test_module_of_the_programs_in_place_of_a_standard_one(self):
+        own = 'from posixpath import sep\nMARK = "own"\nclass Template: pass\nclass Formatter: pass\n'
+        lines = self.printed('import json, logging, string', '''
+for _ in range(3):
+    print(ask('(string.MARK, logging.Template is string.Template)'))
+    time.sleep(0.1)
+''', string=own)
+        self.assertEqual(lines, ["('own', True)"] * 3)
+
+    def test_search_path_that_changes_later(self):
+        self.write('later/json.py', 'MARK = "later"')
+        lines = self.printed('import json', '''
+{WAIT}
+print(ask('hasattr(json, "MARK")'))
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), 'later'))
+print(ask('json.MARK'))
+del sys.path[0]
+print(ask('hasattr(json, "MARK")'))
+''')
+        self.assertEqual(lines, ['False', 'later', 'False'])
+
+    def test_children_inherit_no_descriptor_of_it(self):
+        lines = self.printed('import json', '''
+first = ask('len(os.listdir("/proc/self/fd"))')
+{WAIT}
+print(ask('len(os.listdir("/proc/self/fd"))') - first)
+''')
+        self.assertEqual(lines, ['0'])
+
+    def test_exit_functions_that_a_warm_module_registered(self):
+        lines = self.printed('''import json, logging, atexit
+    class Last(logging.Handler):
+        def emit(self, record): pass
+        def close(self):
+            os.write(1, b'closed\\n')
+            super().close()''', '''
+{WAIT}
+ask('logging.getLogger().addHandler(Last())')
+''')
+        self.assertEqual(lines, ['closed'])
+
+
+if __name__ == '__main__':
+    unittest.main()
