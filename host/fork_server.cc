@@ -117,6 +117,8 @@ absl::StatusOr<ServerState> GetReady(const ServerSpec& spec, const StandardFiles
 
 // Milliseconds without a start, after which a server has time for itself: the starts of a pool come faster.
 constexpr int kQuiet = 2;
+// Who has started so many children is likely to start more: only then do imports pay.
+constexpr int kStartsBeforeImports = 4;
 
 class ForkServer {
  public:
@@ -136,7 +138,7 @@ class ForkServer {
           {socket_.get(), POLLIN, 0}, {children_.get(), POLLIN, 0}, {warm_modules_.fd(), POLLIN, 0}};
       const size_t others = events.size();
       for (const HandedOver& handed : handed_over_) events.push_back({handed.socket.get(), POLLIN, 0});
-      int ready = poll(events.data(), events.size(), wants_spare_ ? 0 : warm_modules_.reported() ? kQuiet : -1);
+      int ready = poll(events.data(), events.size(), wants_spare_ ? 0 : HasImports() ? kQuiet : -1);
       if (ready < 0 && errno != EINTR) return;
       if (ready == 0) wants_spare_ ? ForkSpare() : ImportWarmModules();
       if (events[2].revents != 0) warm_modules_.Receive();
@@ -181,6 +183,7 @@ class ForkServer {
     if (session_->segment().hosts().Exit(host).ended()) return Answer(MessageType::kFailed, host, 0);
     // Who started one process is likely to start another.
     wants_spare_ = true;
+    ++starts_;
     if (!HandOver(host, &fds)) ForkNow(host, std::move(fds));
   }
 
@@ -238,6 +241,8 @@ class ForkServer {
     if (spare_.pid() != 0) return;
     spare_.Fork(state_->warm.get(), [this] { LetGo(); }, [this](std::vector<UniqueFd> fds) { BeginLife(std::move(fds)); });
   }
+
+  bool HasImports() const { return warm_modules_.reported() && starts_ >= kStartsBeforeImports; }
 
   // An error is left alone: then the children import for themselves.
   void ImportWarmModules() {
@@ -309,6 +314,7 @@ class ForkServer {
   WarmModules warm_modules_;
   SpareChild spare_;
   bool wants_spare_ = false;
+  int starts_ = 0;
 };
 
 // Children bring their own; ours would keep the files of the first one open.

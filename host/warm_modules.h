@@ -1,6 +1,6 @@
 // WarmModules: a spawn server imports what its first child's main module imported of the standard library, so that later
 // children have it from the fork.  What is imported, and when children may not have it, is multiprocessing/warm_modules.py's
-// business; here is when: after a report, as soon as no start has come for a moment.
+// business; here is when: after a report and a few starts, as soon as no other has come for a moment.
 //
 //   waiting for a report -- Receive() --> reported -- Import() --> done: no more reports
 //

@@ -6,7 +6,7 @@ without an effect of its own, so it need not be repeated:
 
   child    after the main module is imported: if the server has nothing warm, it writes what of the standard library was
            imported to the server's socket, and with which sys.path (report)
-  server   when no start has come for a moment: imports it, with its own sys.path, and freezes it (warm_up)
+  server   after a few starts, when none has come for a moment: imports it, with its own sys.path, and freezes it (warm_up)
   child    later ones have it from the fork.  One whose sys.path is another forgets it all before its main module is imported,
            for a folder there may have a module of the same name (adapt)
 

@@ -13,7 +13,7 @@ namespace pyhost {
 namespace {
 
 constexpr int64_t kLookEveryNanos = 10'000'000;
-constexpr int kReadingsToBelieve = 2;
+constexpr int kReadingsToBelieve = 3;
 
 std::atomic<int64_t> next_look{0};
 std::atomic<int> crowded_readings{0};  // in a row

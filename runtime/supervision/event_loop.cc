@@ -69,7 +69,8 @@ absl::Status EventLoop::RunOnce() {
   int count = epoll_wait(epoll_.get(), events, 64, MillisecondsToNextTimer());
   if (count < 0 && errno != EINTR) return ErrnoStatus(errno, "epoll_wait");
   for (int i = 0; i < count; ++i) {
-    auto found = watched_.find(events[i].data.u64);
+    const Token token = events[i].data.u64;  // copied: the struct is packed
+    auto found = watched_.find(token);
     if (found == watched_.end()) continue;
     std::function<void()> callback = found->second.callback;  // it may forget itself
     callback();
