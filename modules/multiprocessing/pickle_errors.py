@@ -18,7 +18,7 @@ __all__ = ['explain', 'find_path', 'note_not_found']
 _BUDGET = 20000
 
 _FORK_ADVICE = ('define it at the top level of a module, or start processes as copies of this one: '
-                'multiprocessing.set_start_method("fork")')
+                'multiprocessing.set_start_method("fork", force=True)')
 
 
 def explain(error, root, *, name='', parts=None, advice=_FORK_ADVICE):
@@ -44,7 +44,7 @@ def note_not_found(error):
         error.add_note(
             'The child could not find what its parent wanted it to run.  Define it at the top level of a module, '
             'above the line that starts the first process and outside the guard if __name__ == "__main__"; or '
-            'start children as copies of the parent: multiprocessing.set_start_method("fork").')
+            'start children as copies of the parent: multiprocessing.set_start_method("fork", force=True).')
 
 
 def find_path(root, *, name='', parts=None, pickles=None):

@@ -18,7 +18,7 @@ import threading
 
 from _pyhost import OwnerDiedError
 
-from . import pool_service, util
+from . import connection, pool_service, util
 from .pool_crew import Deaths, describe_end
 from .pool_outcomes import ExceptionWithTraceback, Failure, MaybeEncodingError, WorkerLostError
 from .pool_threads import LocalClient, ThreadCrew
@@ -128,7 +128,10 @@ class QueueCrew(ThreadCrew):
         self._calls, self._outcomes, put, get = queues
         self._deaths = Deaths(*options.max_restarts)
         self._ended = False  # by terminate()
-        self._threads = [_thread('PoolTasks', client.put_calls, put), _thread('PoolResults', client.get_outcomes, get)]
+        # Readable when the thread that puts calls has ended.
+        self._tasks_ended, ending = connection.Pipe(duplex=False)
+        self._threads = [_thread('PoolTasks', _telling, client.put_calls, put, ending),
+                         _thread('PoolResults', client.get_outcomes, get)]
 
     def start(self):
         """Starts workers and threads."""
@@ -209,10 +212,9 @@ class QueueCrew(ThreadCrew):
         """Nobody reads calls any more, so the thread that puts one may wait for room."""
         self.client.stop()
         reader = self._calls._reader
-        while self._threads[0].is_alive() and self._threads[0] is not threading.current_thread():
-            while reader.poll():
+        if self._threads[0].is_alive() and self._threads[0] is not threading.current_thread():
+            while reader in connection.wait([reader, self._tasks_ended]):
                 reader.recv_bytes()
-            self._threads[0].join(0.01)
 
     def _finish(self):
         if not self.done.is_set():
@@ -228,8 +230,16 @@ class QueueCrew(ThreadCrew):
                 thread.join()
 
 
-def _thread(name, target, argument):
-    thread = threading.Thread(target=target, name=name, args=(argument,), daemon=True)
+def _telling(work, argument, end):
+    try:
+        work(argument)
+    finally:
+        end.send_bytes(b'')  # not by closing it: a forked child may have a copy
+        end.close()
+
+
+def _thread(name, target, *arguments):
+    thread = threading.Thread(target=target, name=name, args=arguments, daemon=True)
     thread._pyhost_internal = True
     return thread
 

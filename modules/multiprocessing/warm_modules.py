@@ -30,6 +30,9 @@ ALLOWED = frozenset('''
     struct subprocess symtable tarfile tempfile textwrap threading time timeit token tokenize tomllib traceback tracemalloc types
     typing unicodedata unittest urllib uuid warnings wave weakref xml zipfile zipimport zlib'''.split())
 
+# Libraries that want to be there before what they replace is imported.
+_PATCHERS = 'gevent', 'eventlet'
+
 _LONGEST_REPORT = 1 << 16  # bytes
 
 # Of the server, and inherited by its children.
@@ -71,7 +74,7 @@ def report(wanted):
         return
     fd, _report_fd = _report_fd, -1
     try:
-        if wanted and _warm is None and sys.flags.verbose == 0 and 'importtime' not in sys._xoptions:
+        if wanted and _warm is None and _may_report():
             names = [name for name, module in list(sys.modules.items()) if name not in _known and _is_standard(module)]
             text = '\n'.join([_path(), *names]).encode('utf-8', 'surrogateescape')
             if names and len(text) <= _LONGEST_REPORT:
@@ -80,6 +83,12 @@ def report(wanted):
         pass  # the server is gone, or has enough
     finally:
         os.close(fd)
+
+
+def _may_report():
+    if sys.flags.verbose or 'importtime' in sys._xoptions:
+        return False  # who asks for that wants to see each import
+    return not any(name in sys.modules for name in _PATCHERS)
 
 
 def _is_standard(module):

@@ -80,6 +80,16 @@ print(ask('hasattr(json, "MARK")'))
 ''')
         self.assertEqual(lines, ['False', 'later', 'False'])
 
+    def test_libraries_that_replace_modules_come_first(self):
+        # Five and more starts: the server would have imported by then.
+        lines = self.printed('import gevent, json', '''
+for _ in range(12):
+    told = ask('(gevent.EARLY, was_there)')
+    time.sleep(0.01)
+print(told)
+''', gevent='import sys\nEARLY = "json" not in sys.modules\n')
+        self.assertEqual(lines, ['(True, False)'])
+
     def test_children_inherit_no_descriptor_of_it(self):
         lines = self.printed('import json', '''
 first = ask('len(os.listdir("/proc/self/fd"))')
