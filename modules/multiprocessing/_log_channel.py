@@ -67,6 +67,22 @@ def current_levels():
              for logger in _loggers() if logger.level})
 
 
+class _NoLock:
+    """What logging takes for a handler's lock: from 3.13 on it wants one."""
+
+    def acquire(self):
+        """Nothing to wait for."""
+
+    def release(self):
+        """Nothing to give back."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
 class ChannelHandler(logging.Handler):
     """Puts records into a queue of the segment."""
 
@@ -75,7 +91,7 @@ class ChannelHandler(logging.Handler):
         self._records = records
 
     def createLock(self):
-        self.lock = None  # The queue needs none, and one that is held at a fork would stay so.
+        self.lock = _NoLock()  # The queue needs none, and one that is held at a fork would stay so.
 
     def emit(self, record):
         try:

@@ -1,7 +1,5 @@
 #include "runtime/base/long_wait.h"
 
-#include "runtime/base/mutex_lock.h"
-
 namespace pyhost {
 namespace {
 
@@ -12,7 +10,7 @@ LongWaitHooks the_hooks;
 void SetLongWaitHooks(LongWaitHooks hooks) { the_hooks = hooks; }
 
 LongWait::LongWait() {
-  if (the_hooks.begin != nullptr && mutexes_held == 0) given_ = the_hooks.begin();
+  if (the_hooks.begin != nullptr) given_ = the_hooks.begin();
 }
 
 LongWait::~LongWait() {

@@ -3,9 +3,11 @@
 // Locks of shared structures are held for well under a microsecond, so who waits for one keeps whatever it has: in Python's
 // processes the GIL.  A holder that is stopped (SIGSTOP, a debugger) makes that wait long, and who could continue the holder may
 // be a Python thread of the waiting process.  So after its first patience a waiter makes a LongWait, and the hooks of an
-// embedded interpreter give the GIL up for its duration.
+// embedded interpreter give the GIL up for its duration.  So does who finds a mutex taken (mutex_lock.h): its owner may be such a
+// waiter.
 //
-// Not while the thread holds a mutex (mutex_lock.h): another thread might want that mutex with what was given up in its hands.
+// So nobody is blocked with the GIL in its hands.  That is why it may be taken back by who holds a mutex: whoever has it comes
+// to give it up, also when what it wants is that mutex.
 //
 // SetLongWaitHooks: once, before threads wait.  The hooks run in the thread that waits.
 

@@ -8,6 +8,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "runtime/base/long_wait.h"
 
 #if defined(__SANITIZE_THREAD__)
 #define PYHOST_THREAD_SANITIZER 1
@@ -36,30 +37,47 @@ inline void TellSanitizerUnlocking([[maybe_unused]] void* mutex) {
 #endif
 }
 
-// How many mutexes this thread holds; see LongWait.
-inline thread_local int mutexes_held = 0;
-
 // Templates, as only a dependent name may be missing.
 template <typename AnyMutex>
-void LockMutex(AnyMutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+bool TryLockRaw(AnyMutex& mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  if constexpr (requires { mutex.try_lock(); }) {
+    return mutex.try_lock();
+  } else {
+    return mutex.TryLock();
+  }
+}
+template <typename AnyMutex>
+void LockRaw(AnyMutex& mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   if constexpr (requires { mutex.lock(); }) {
     mutex.lock();
   } else {
     mutex.Lock();
   }
-  TellSanitizerLocked(&mutex);
-  ++mutexes_held;
 }
-
 template <typename AnyMutex>
-void UnlockMutex(AnyMutex& mutex) ABSL_UNLOCK_FUNCTION(mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-  --mutexes_held;
-  TellSanitizerUnlocking(&mutex);
+void UnlockRaw(AnyMutex& mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   if constexpr (requires { mutex.unlock(); }) {
     mutex.unlock();
   } else {
     mutex.Unlock();
   }
+}
+
+template <typename AnyMutex>
+void LockMutex(AnyMutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  while (!TryLockRaw(mutex)) {
+    // Only until it is free: who has it may want what is taken back here.
+    const LongWait wait;
+    LockRaw(mutex);
+    UnlockRaw(mutex);
+  }
+  TellSanitizerLocked(&mutex);
+}
+
+template <typename AnyMutex>
+void UnlockMutex(AnyMutex& mutex) ABSL_UNLOCK_FUNCTION(mutex) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  TellSanitizerUnlocking(&mutex);
+  UnlockRaw(mutex);
 }
 
 // Holds a mutex for a scope.

@@ -231,7 +231,7 @@ void CallClient::WakeWaiters() {
 // ---- Waiting -------------------------------------------------------------------------------------------------
 
 void CallClient::DeliverReplies(std::vector<Message> messages) {
-  delivered_ += messages.size();
+  settled_ = replies_.popped();  // By the leader alone.  Not a count of these: one that cannot be read any more is among them.
   for (Message& message : messages) {
     const CallId call = CallId::FromValue(message.tag());
     if (call) {
@@ -253,7 +253,7 @@ absl::Status CallClient::Lead(Done done, Wait wait, bool* satisfied) {
   {
     MutexLock lock(mutex_);
     leading_ = false;
-    if (messages.ok()) DeliverReplies(*std::move(messages));
+    DeliverReplies(messages.ok() ? *std::move(messages) : std::vector<Message>());
     *satisfied = done();
     again = !again_.empty();
   }
@@ -407,7 +407,7 @@ absl::Status CallClient::Drain(Wait wait) {
   return Await(
       [&] {
         mutex_.AssertHeld();
-        return delivered_ >= pushed;
+        return settled_ >= pushed;
       },
       wait);
 }
@@ -434,7 +434,7 @@ uint64_t CallClient::CountUnanswered() {
   DrainWhatIsThere();
   MutexLock lock(mutex_);
   // What has come since, or is on the way through the leader's hands.
-  const uint64_t undelivered = replies_.pushed() - delivered_, wakes = wakes_.load();
+  const uint64_t undelivered = replies_.pushed() - settled_, wakes = wakes_.load();
   return outstanding_ - std::min(outstanding_, undelivered - std::min(undelivered, wakes));
 }
 

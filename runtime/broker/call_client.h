@@ -276,7 +276,7 @@ class CallClient {
   mutable absl::Mutex mutex_;
   bool leading_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t next_call_ ABSL_GUARDED_BY(mutex_) = 1;
-  uint64_t delivered_ ABSL_GUARDED_BY(mutex_) = 0;  // messages of the reply queue
+  uint64_t settled_ ABSL_GUARDED_BY(mutex_) = 0;  // messages of the reply queue that were delivered, or lost in it
   uint64_t reports_ ABSL_GUARDED_BY(mutex_) = 0;  // messages for no call
   std::atomic<uint64_t> wakes_{0};  // of these, those of WakeWaiters() that were not delivered yet
   uint64_t outstanding_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -73,13 +73,14 @@ class Crew:
             return
         with self._lock:
             # A call that could not be pickled counts, as it does in the standard library: the next one finds its worker.
-            if self._state == RUN and self.loss is None and self._missing(self.client.withdrawn) > 0:
+            calls = self.client.unanswered + self.client.withdrawn
+            if self._state == RUN and self.loss is None and self._missing(calls) > 0:
                 self._start_worker()
                 self._have_served()
 
-    def _missing(self, others=0):
-        """How many workers besides those that live the calls, and so many others, could use."""
-        return min(self._limit, self.client.unanswered + others) - len(self._alive)
+    def _missing(self, calls):
+        """How many workers besides those that live so many calls could use."""
+        return min(self._limit, calls) - len(self._alive)
 
     def _start_worker(self):
         log = FaultLog()
@@ -141,7 +142,9 @@ class Crew:
         if self.forced:
             return
         try:
-            for _ in range(self._missing()):
+            # One that was lost with its worker may come back to the queue, though its loss is on its way as an answer is.
+            calls = self.client.outstanding if self.goes_on() else self.client.unanswered
+            for _ in range(self._missing(calls)):
                 self._start_worker()
         except Exception as error:
             if not self._alive:
