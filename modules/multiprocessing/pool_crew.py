@@ -229,8 +229,9 @@ class Crew:
             process.join()
 
     def join(self):
-        """Waits until the last worker has ended."""
+        """Waits until the last worker has ended, and, with the process's last pool, the thread that looked after it."""
         self.done.wait()
+        pool_service.leave()
 
 
 class Deaths:
