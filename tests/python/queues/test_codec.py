@@ -107,6 +107,14 @@ def outcome(load):
             return type(error)
 
 
+def can_be_pickled(obj):
+    try:
+        pickle.dumps(obj)
+    except RecursionError:
+        return False
+    return True
+
+
 class CodecTest(unittest.TestCase):
     def setUp(self):
         self.box = multiprocessing.Queue()._queue
@@ -172,10 +180,16 @@ class CodecTest(unittest.TestCase):
             for _ in range(depth):
                 obj = [obj]
             self.assert_crosses(obj)
-        for _ in range(sys.getrecursionlimit() * 20):
-            obj = [obj]
-        with self.assertRaises(RecursionError):
+        while can_be_pickled(obj):  # from 3.14 on that depends on the stack
+            for _ in range(sys.getrecursionlimit() * 20):
+                obj = [obj]
+        try:
             self.box.put(obj)
+        except RecursionError:
+            pass
+        else:  # 3.14's pickler goes as deep as there is stack, and that depends on where it begins
+            self.assertIsInstance(self.box.get(), list)
+        self.assert_crosses([1])
 
     def test_subclasses_and_other_types_are_left_to_the_pickler(self):
         for obj in Text('t'), Table(a=1), Number(3), Color.RED, bytearray(b'x'), 1j, range(3), int, [Table(), Text()]:
