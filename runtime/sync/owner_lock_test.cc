@@ -127,14 +127,18 @@ TEST_F(OwnerLockTest, WaiterWhosePatienceEndsGivesUpWhatItHolds) {
 TEST_F(OwnerLockTest, WaiterForAMutexOfAWaiterGivesUpWhatItHoldsToo) {
   const HostId other = segment_.NewHost();
   ASSERT_TRUE(lock_.TryLock(other));
+  const HooksThatUnlock hooks(lock_, other);  // Stands for a thread that can run only when somebody gives something up.
   absl::Mutex mutex;
-  LockMutex(mutex);
-  const HooksThatUnlock hooks(lock_, other);  // Stands for a thread that can run only now.
+  std::atomic<bool> is_taken = false;
   std::jthread owner([&] {
+    const MutexLock held(mutex);
+    is_taken = true;
     EXPECT_EQ(Lock(segment_.me()), Acquired::kClean);
-    UnlockMutex(mutex);
   });
-  const MutexLock held(mutex);
+  while (!is_taken) std::this_thread::yield();
+  {
+    const MutexLock held(mutex);
+  }
   EXPECT_GE(hooks.begun(), 1);
 }
 
