@@ -477,7 +477,7 @@ class PicklingCases:
                 child.start()
             self.nothing_is_left(child)
             if UNDER_PYHOST:
-                self.assertRegex(str(caught.exception), f'^target: .*{name}.*set_start_method\\("fork"\\)')
+                self.assertRegex(str(caught.exception), f'^target: .*{name}.*set_start_method\\("fork", force=True\\)')
 
     def nothing_is_left(self, child):
         self.assertIsNone(child.pid)
