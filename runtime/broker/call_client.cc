@@ -221,10 +221,7 @@ void CallClient::WakeWaiters() {
     leading = leading_;
   }
   // A message for no call.  If there is no memory for it, the leader's patience does.
-  if (leading) {
-    ++wakes_;
-    if (!replies_.Push({.parts = {}, .handles = {}, .tag = 0}, Wait::Try()).ok()) --wakes_;
-  }
+  if (leading) replies_.Push({.parts = {}, .handles = {}, .tag = 0}, Wait::Try()).IgnoreError();
   progress_.NotifyAll();
 }
 
@@ -432,10 +429,7 @@ uint64_t CallClient::answered() const {
 
 uint64_t CallClient::CountUnanswered() {
   DrainWhatIsThere();
-  MutexLock lock(mutex_);
-  // What has come since, or is on the way through the leader's hands.
-  const uint64_t undelivered = replies_.pushed() - settled_, wakes = wakes_.load();
-  return outstanding_ - std::min(outstanding_, undelivered - std::min(undelivered, wakes));
+  return outstanding();
 }
 
 // ---- Figures -------------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@
 #ifndef PYHOST_RUNTIME_BROKER_CALL_CLIENT_H_
 #define PYHOST_RUNTIME_BROKER_CALL_CLIENT_H_
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -206,8 +205,8 @@ class CallClient {
   std::string TakeReport();
 
   uint64_t outstanding() const;
-  // Calls that have not arrived and have no reply on its way: what the workers have to do.  Takes in the replies that are
-  // there, without waiting, so that what was told twice does not count.
+  // What the workers have to do: calls that have not arrived, after the replies that are there were taken in, without waiting.
+  // Never too few, as by a loss that is told twice or comes after its call was concluded: callers sleep or start workers by it.
   uint64_t CountUnanswered();
   // Calls that were withdrawn since the pool began.
   uint64_t withdrawn() const;
@@ -278,7 +277,6 @@ class CallClient {
   uint64_t next_call_ ABSL_GUARDED_BY(mutex_) = 1;
   uint64_t settled_ ABSL_GUARDED_BY(mutex_) = 0;  // messages of the reply queue that were delivered, or lost in it
   uint64_t reports_ ABSL_GUARDED_BY(mutex_) = 0;  // messages for no call
-  std::atomic<uint64_t> wakes_{0};  // of these, those of WakeWaiters() that were not delivered yet
   uint64_t outstanding_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t withdrawn_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t notifying_ ABSL_GUARDED_BY(mutex_) = 0;  // groups with `notify` that have not finished

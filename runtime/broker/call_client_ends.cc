@@ -171,10 +171,7 @@ void CallClient::DeliverReply(CallId call, Message message) {
 
 void CallClient::NoteReport(Message message) {
   ++reports_;
-  if (message.payload().empty()) {  // Only to wake the leader.
-    --wakes_;
-    return;
-  }
+  if (message.payload().empty()) return;  // Only to wake the leader.
   if (sink_ != nullptr) return sink_->OnNotice(std::move(message));
   const absl::StatusOr<ReplyView> reply = ParseReply(message.payload());
   if (!reply.ok() || reply->kind != ReplyKind::kReport) return;

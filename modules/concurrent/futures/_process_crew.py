@@ -142,9 +142,7 @@ class Crew:
         if self.forced:
             return
         try:
-            # One that was lost with its worker may come back to the queue, though its loss is on its way as an answer is.
-            calls = self.client.outstanding if self.goes_on() else self.client.unanswered
-            for _ in range(self._missing(calls)):
+            for _ in range(self._missing(self.client.unanswered)):
                 self._start_worker()
         except Exception as error:
             if not self._alive:
