@@ -153,12 +153,15 @@ ssize_t StreamReader::ReadNow(std::span<std::byte> to) {
 ssize_t StreamReader::SpinToRead(std::span<std::byte> to) {
   BlockingScope blocking(wait_.interruptible);
   ssize_t count = -1;
+  int error = EAGAIN;  // kept apart from errno, which whoever looks whether spinning pays may change
   // By reading, not by asking whether one could: that would be one more system call for each message.
   Spin(fd_, wait_.deadline, [&] {
     count = recv(fd_, to.data(), to.size(), MSG_DONTWAIT);
-    return count >= 0 || errno != EAGAIN;
+    error = errno;
+    return count >= 0 || error != EAGAIN;
   });
-  if (count < 0 && errno == EAGAIN) spun_ = true;
+  if (count < 0) spun_ = error == EAGAIN;
+  errno = error;
   return count;
 }
 
