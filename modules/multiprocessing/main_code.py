@@ -14,7 +14,7 @@ import sys
 import threading
 import types
 
-from . import process
+from . import main_module
 
 __all__ = ['for_child', 'load']
 
@@ -54,7 +54,7 @@ def _state_of(path):
 def _find(path):
     import _pyhost
     code = _running_code()
-    if code is None or _absolute(code.co_filename) != path:
+    if code is None or os.path.normpath(main_module._absolute(code.co_filename)) != path:
         return None
     state = _state_of(path)
     if state is None or max(state[-2:]) > (_pyhost.program_start - _SETTLED) * 1e9:
@@ -71,12 +71,6 @@ def _running_code():
     if frame is None or frame.f_code.co_name != '<module>' or frame.f_globals is not getattr(main, '__dict__', None):
         return None
     return frame.f_code
-
-
-def _absolute(path):
-    if process.ORIGINAL_DIR is not None:
-        path = os.path.join(process.ORIGINAL_DIR, path)
-    return os.path.normpath(path)
 
 
 def _with_file(code, path):

@@ -117,18 +117,16 @@ def _stdin_source():
 
 def run_path(path, *, chosen=True, code=None):
     """The module that importing the script at `path` as __mp_main__ gives.  `code`: where its code is known."""
-    if code is not None:
-        module = _new_module(path, None)
-        _execute(code, module, path, chosen=chosen)
-        return module
-    if os.path.isdir(path):
-        return _run_container(path)
-    with io.open_code(path) as file:
-        data = file.read()
-    if data[:2] == b'PK':
-        return _run_container(path)
+    if code is None:
+        if os.path.isdir(path):
+            return _run_container(path)
+        with io.open_code(path) as file:
+            data = file.read()
+        if data[:2] == b'PK':
+            return _run_container(path)
+        code = _compile(data, path)
     module = _new_module(path, None)
-    _execute(_compile(data, path), module, path, chosen=chosen)
+    _execute(code, module, path, chosen=chosen)
     return module
 
 

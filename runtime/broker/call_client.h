@@ -199,6 +199,8 @@ class CallClient {
   void Fail(const absl::Status& status);
   // Waits until all replies that were pushed before have reached their groups.
   absl::Status Drain(Wait wait);
+  // Delivers the replies that are there now, without waiting.
+  void DrainWhatIsThere();
   // The first call that was lost with its worker, and how, of the replies drained so far.
   std::optional<LostCall> FirstLost() const;
   // What a worker that could not begin reported last; empty when none did since the last time.
@@ -242,8 +244,6 @@ class CallClient {
   absl::Status Await(Done done, Wait wait);
   template <typename Done>
   absl::Status Lead(Done done, Wait wait, bool* satisfied);
-  // Delivers the replies that are in the queue now.
-  void DrainWhatIsThere();
   // The call is outstanding no more: its group and the index there; null when it was not.
   std::shared_ptr<CallGroup> Leave(CallId call, uint64_t* index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DeliverReply(CallId call, Message message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -239,7 +239,7 @@ size_t PoolCore::Poll(absl::Duration budget) {
   Flush();
   // Not immediate: that would be over before the first thing.
   const Deadline deadline = Deadline::After(std::max(budget, absl::Nanoseconds(1)));
-  client_->WaitForAllOr(nullptr, [] { return false; }, Wait::Try()).IgnoreError();  // Drains what is there.
+  client_->DrainWhatIsThere();
   size_t done = Complete(deadline);
   done += DeliverOutput();
   Flush();

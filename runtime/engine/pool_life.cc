@@ -120,7 +120,7 @@ bool PoolCore::AwaitCrew(Deadline deadline) {
   const bool serves = ServesHere();
   while (!crew_->Close(deadline.AtMost(kBetweenRequests))) {
     if (deadline.Expired()) return false;
-    client_->WaitForAllOr(nullptr, [] { return false; }, Wait::Try()).IgnoreError();
+    client_->DrainWhatIsThere();
     while (serves && exposed_->Serve()) {
     }
   }
