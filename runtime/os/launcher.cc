@@ -25,6 +25,8 @@
 #include "runtime/base/status_util.h"
 #include "runtime/os/unique_fd.h"
 
+extern "C" __attribute__((weak)) void __asan_init();
+
 namespace pyhost {
 namespace {
 
@@ -167,28 +169,51 @@ int RunIntermediate(void* argument) {
   return 0;
 }
 
+constexpr size_t kStackBytes = 256 * 1024;
+
+// Runs the intermediate process to its end.
+absl::Status RunIntermediateOn(char* stack, DetachedLaunch& launch) {
+  // No exit signal: its end sends no SIGCHLD, and only a wait that asks for such children (__WCLONE) finds it.
+  const pid_t pid = clone(RunIntermediate, stack + kStackBytes, CLONE_VM | CLONE_VFORK, &launch);
+  if (pid < 0) return ErrnoStatus(errno, absl::StrCat("clone to launch ", launch.options->program));
+  while (waitpid(pid, nullptr, __WCLONE) < 0 && errno == EINTR) {
+  }
+  return absl::OkStatus();
+}
+
+// Threads of engines may have small stacks.
+absl::Status RunOnItsOwnStack(DetachedLaunch& launch) {
+  void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+  if (stack == MAP_FAILED) return ErrnoStatus(errno, "mmap a stack to launch from");
+  absl::Status cloned = RunIntermediateOn(static_cast<char*>(stack), launch);
+  munmap(stack, kStackBytes);
+  return cloned;
+}
+
+// AddressSanitizer's vfork marks as usable what lies between the thread's stack and where vfork was called: everything,
+// if that was on another stack.
+absl::Status RunOnThisStack(DetachedLaunch& launch) {
+  alignas(16) char stack[kStackBytes];
+  return RunIntermediateOn(stack, launch);
+}
+
+// Whether the program was built with it, be it that this library was not.
+bool HasAddressSanitizer() { return &__asan_init != nullptr; }
+
 }  // namespace
 
 std::unique_ptr<Launcher> NewProcessLauncher() { return std::make_unique<ProcessLauncher>(); }
 
 absl::Status LaunchDetached(Launcher& launcher, const LaunchOptions& options) {
-  constexpr size_t kStackBytes = 256 * 1024;
-  void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-  if (stack == MAP_FAILED) return ErrnoStatus(errno, "mmap a stack to launch from");
   DetachedLaunch launch = {&launcher, &options,
                            absl::InternalError(absl::StrCat("the process that was to launch ", options.program, " died"))};
   // A signal handler must not run on the borrowed memory.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, &before);
-  // No exit signal: its end sends no SIGCHLD, and only a wait that asks for such children (__WCLONE) finds it.
-  pid_t pid = clone(RunIntermediate, static_cast<char*>(stack) + kStackBytes, CLONE_VM | CLONE_VFORK, &launch);
-  int error = errno;
-  while (pid > 0 && waitpid(pid, nullptr, __WCLONE) < 0 && errno == EINTR) {
-  }
+  const absl::Status cloned = HasAddressSanitizer() ? RunOnThisStack(launch) : RunOnItsOwnStack(launch);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  munmap(stack, kStackBytes);
-  return pid < 0 ? ErrnoStatus(error, absl::StrCat("clone to launch ", options.program)) : launch.status;
+  return cloned.ok() ? launch.status : cloned;
 }
 
 std::vector<std::string> CurrentEnvironment() {

@@ -23,11 +23,6 @@ constexpr bool kVforkIsFork = true;
 #else
 constexpr bool kVforkIsFork = false;
 #endif
-#ifdef __SANITIZE_ADDRESS__
-constexpr bool kNoVforkOnForeignStack = true;
-#else
-constexpr bool kNoVforkOnForeignStack = false;
-#endif
 
 std::string ReadAll(int fd) {
   std::string text;
@@ -114,7 +109,6 @@ TEST_F(LauncherTest, LaunchesWhereNoDescriptorIsFree) {
 }
 
 TEST_F(LauncherTest, DetachedProgramIsNoChildAndSendsNoSignal) {
-  if (kNoVforkOnForeignStack) GTEST_SKIP() << "AddressSanitizer takes the stack of a clone that calls vfork for the thread's own";
   sigset_t set, pending;
   sigemptyset(&set);
   sigaddset(&set, SIGCHLD);
@@ -129,7 +123,6 @@ TEST_F(LauncherTest, DetachedProgramIsNoChildAndSendsNoSignal) {
 }
 
 TEST_F(LauncherTest, DetachedLaunchReportsItsError) {
-  if (kNoVforkOnForeignStack) GTEST_SKIP() << "AddressSanitizer takes the stack of a clone that calls vfork for the thread's own";
   if (kVforkIsFork) GTEST_SKIP() << "ThreadSanitizer makes a fork of vfork: the child's error stays in its own memory";
   LaunchOptions options = Shell("");
   options.program = "/no/such/program";
