@@ -50,7 +50,8 @@ class EngineWorker {
   PyRef FunctionOf(absl::string_view name);
   PyRef ArgumentsOf(const CallView& call, Message& message);
   bool ReplyValue(PyObject* value);
-  bool ReplyError(PyRef exception);
+  // `result`: what the exception says cannot be passed on; null if it is of the call.
+  bool ReplyError(PyRef exception, PyObject* result = nullptr);
 
   ModuleState* const state_;
   LaneServer& server_;
@@ -108,7 +109,7 @@ PyRef EngineWorker::Execute(Message message) {
 PyRef EngineWorker::FunctionOf(absl::string_view name) {
   if (std::exchange(Forget(), false)) functions_.clear();
   if (auto known = functions_.find(name); known != functions_.end()) return PyRef::Borrow(known->second.get());
-  PyRef text = PyRef::Steal(PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), nullptr));
+  PyRef text = PyRef::Steal(PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), "backslashreplace"));
   PyRef function = PyRef::Steal(text ? PyObject_CallOneArg(resolve_.get(), text.get()) : nullptr);
   if (function) functions_[std::string(name)] = PyRef::Borrow(function.get());
   return function;
@@ -135,7 +136,7 @@ bool EngineWorker::ReplyValue(PyObject* value) {
     status = server_.current().Reply(ReplyKind::kValue, {&part, 1}, {});
   } else {
     Pickled pickled;
-    if (!Pickle(state_, value, &pickled)) return ReplyError(TakeException());
+    if (!Pickle(state_, value, &pickled)) return ReplyError(TakeException(), value);
     status = server_.current().Reply(ReplyKind::kValue, pickled.parts(), pickled.handles());
   }
   if (status.ok()) return true;
@@ -143,8 +144,8 @@ bool EngineWorker::ReplyValue(PyObject* value) {
   return ReplyError(TakeException());
 }
 
-bool EngineWorker::ReplyError(PyRef exception) {
-  PyRef packed = PyRef::Steal(PyObject_CallOneArg(describe_.get(), exception.get()));
+bool EngineWorker::ReplyError(PyRef exception, PyObject* result) {
+  PyRef packed = PyRef::Steal(PyObject_CallFunctionObjArgs(describe_.get(), exception.get(), result, nullptr));
   if (!packed) return false;
   if (!PyBytes_Check(packed.get())) {
     PyErr_SetString(PyExc_TypeError, "a described error must be bytes");
@@ -228,7 +229,8 @@ PyObject* ForgetFunctions(PyObject*, PyObject*) {
 PyMethodDef kFunctions[] = {
     {"serve_engine", ServeEngine, METH_VARARGS,
      "serve_engine(lanes, wait_at, hot, resolve, describe)\n\nServes a C++ engine's calls until its pool ends.  lanes: "
-     "handles, the preferred first; resolve(name) -> callable; describe(exception) -> bytes for the engine."},
+     "handles, the preferred first; resolve(name) -> callable; describe(exception) and describe(exception, "
+     "unpicklable result) -> bytes for the engine."},
     {"report_to_engine", ReportToEngine, METH_VARARGS,
      "report_to_engine(lane, data): tells a C++ engine why this worker cannot begin."},
     {"call_engine", CallEngine, METH_VARARGS,

@@ -63,8 +63,10 @@ PyObject* EngineLink::ReadAnswer(ModuleState* state, Message answer) {
   std::memcpy(&code, payload.data(), sizeof(code));
   payload = payload.subspan(sizeof(code));
   if (code != 0) {
-    return Py_BuildValue("Ks#", static_cast<unsigned long long>(code), reinterpret_cast<const char*>(payload.data()),
-                         static_cast<Py_ssize_t>(payload.size()));
+    // An engine's texts may be in any encoding: that is no reason to raise another error than it reported.
+    return Py_BuildValue("KN", static_cast<unsigned long long>(code),
+                         PyUnicode_DecodeUTF8(reinterpret_cast<const char*>(payload.data()),
+                                              static_cast<Py_ssize_t>(payload.size()), "backslashreplace"));
   }
   PyRef value = PyRef::Steal(ReadScalarPickle(payload));
   if (!value && !PyErr_Occurred()) value = PyRef::Steal(Unpickle(state, std::move(answer), payload));

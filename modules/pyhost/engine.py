@@ -194,7 +194,15 @@ def reload(name):
             os.unlink(cached)
         except OSError:
             pass
-    importlib.reload(module)
+    before = dict(vars(module))
+    try:
+        importlib.reload(module)
+    except BaseException:
+        # Of a file that fails half-way nothing stays.
+        for added in vars(module).keys() - before.keys():
+            del vars(module)[added]
+        vars(module).update(before)
+        raise
 
 
 def _search_path():
@@ -203,10 +211,16 @@ def _search_path():
 
 # ---- Errors --------------------------------------------------------------------------------------------------------
 
-def describe(error):
-    """The error as the engine gets it: status code, type, message and traceback, each a text (u64 size, bytes)."""
+def describe(error, *unpicklable):
+    """The error as the engine gets it: status code, type, message and traceback, each a text (u64 size, bytes).
+
+    `unpicklable` is the result that the error is about, where it is not about the call.
+    """
     if isinstance(error, MemoryError):
         _clear_frames(error.__traceback__)
+    elif unpicklable:
+        error = _Refusal(f'the result, of type {_type_name(unpicklable[0])}, cannot be passed to the engine: '
+                         f'{_type_name(error)}: {_message_of(error)}', 'INVALID_ARGUMENT')
     parts = [str(_code_of(error)), _type_name(error), _message_of(error), _traceback_of(error)]
     encoded = [part.encode('utf-8', 'backslashreplace') for part in parts]
     return b''.join(struct.pack('<Q', len(part)) + part for part in encoded)

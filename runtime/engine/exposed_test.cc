@@ -56,6 +56,14 @@ TEST_F(ExposedTest, ErrorOfTheEngineIsAnExceptionInTheScriptAndComesBackWithItsC
   EXPECT_EQ(Error("walk:own").code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(ExposedTest, TextOfAnErrorMayBeInAnyEncoding) {
+  Script("walk", "from pyhost.engine import call, EngineError\n"
+                 "def f():\n  try: call('fails')\n  except EngineError as error: return f'{error.code}: {error}'\n");
+  Start({.workers = 1});
+  ASSERT_TRUE(pool().Expose("fails", []() -> absl::Status { return absl::InternalError("caf\xe9"); }).ok());
+  EXPECT_EQ(pool().Call<std::string>("walk:f").Get().value(), "INTERNAL: fails: caf\\xe9");
+}
+
 TEST_F(ExposedTest, WrongArgumentsAndUnknownNamesAreErrorsOfTheScript) {
   Script("walk", "from pyhost.engine import call\ndef f(name, *args): return call(name, *args)\n");
   Start({.workers = 1});

@@ -145,11 +145,12 @@ TEST_F(IsolationTest, EngineHasNoChildrenAndGetsNoSigchld) {
   sigaction(SIGCHLD, &before, nullptr);
 }
 
-TEST_F(IsolationTest, EngineMayIgnoreSigchldAndScriptsCanStillWait) {
+TEST_F(IsolationTest, EngineMayIgnoreSigchldAndEverybodyElseCanStillWait) {
   auto before = signal(SIGCHLD, SIG_IGN);
-  Script("run", "import subprocess\ndef code(): return subprocess.run(['false']).returncode\n");
+  Script("run", "import os, subprocess\ndef code(): return subprocess.run(['false']).returncode\ndef leave(): os._exit(9)\n");
   Start({.workers = 1});
   EXPECT_EQ(pool().Call<int>("run:code").Get().value(), 1);
+  EXPECT_THAT(Text(Error("run:leave")), HasSubstr("exited with code 9"));
   signal(SIGCHLD, before);
 }
 

@@ -111,7 +111,9 @@ TEST_F(CallTest, ArgumentThatCannotBeSentIsAnErrorOfThatCall) {
 TEST_F(CallTest, ResultThatCannotBePickledIsAnErrorOfThatCall) {
   Script("bad", "def f(): return lambda: 1\n");
   Start({.workers = 1});
-  EXPECT_FALSE(pool().Call<void>("bad:f").Get().ok());
+  const absl::Status status = pool().Call<void>("bad:f").Get();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Text(status), HasSubstr("bad:f: the result, of type function, cannot be passed to the engine: "));
   ExpectAlive();
 }
 
@@ -203,6 +205,25 @@ TEST_F(CallTest, ReloadOfBrokenSourceIsAnErrorAndTheOldStays) {
   const auto reloaded = pool().Reload("mode").Get();
   EXPECT_THAT(Text(reloaded.value()[0]), HasSubstr("SyntaxError"));
   EXPECT_EQ(pool().Call<int>("mode:f").Get().value(), 1);
+}
+
+TEST_F(CallTest, ReloadOfSourceThatFailsHalfwayLeavesNothingOfIt) {
+  Script("mode", "value = 1\ndef f(): return value\ndef g(): return 'old'\n");
+  Start({.workers = 1});
+  EXPECT_EQ(pool().Call<int>("mode:f").Get().value(), 1);
+  Script("mode", "value = 3\ndef g(): return 'new'\ndef h(): pass\nraise RuntimeError('half-way')\n");
+  const auto reloaded = pool().Reload("mode").Get();
+  EXPECT_THAT(Text(reloaded.value()[0]), HasSubstr("RuntimeError: half-way"));
+  EXPECT_EQ(pool().Call<int>("mode:f").Get().value(), 1);
+  EXPECT_EQ(pool().Call<std::string>("mode:g").Get().value(), "old");
+  EXPECT_EQ(Error("mode:h").code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(CallTest, NameThatIsNoTextIsNotFound) {
+  Start({.workers = 1});
+  const absl::Status status = Error("builtins:caf\xe9");
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Text(status), HasSubstr("has no function 'caf\\\\xe9'"));
 }
 
 TEST_F(CallTest, CompletionRunsOnThePollingThread) {

@@ -19,6 +19,8 @@ ExitStatus ExitStatusOfWait(int wait_status) {
 }
 
 absl::StatusOr<UniqueFd> OpenChildSignal() {
+  // Inherited from a program that ignores it, it would have the kernel reap, and nobody learn how a child ended.
+  signal(SIGCHLD, SIG_DFL);
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGCHLD);

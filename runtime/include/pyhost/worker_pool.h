@@ -52,7 +52,7 @@ namespace pyhost {
 // How calls are submitted; see WorkerPool, whose functions these are with default options.
 class Caller {
  public:
-  // `function` is "module:function" or "module:Class.method".  R is what the outcome is read as; void takes anything.
+  // `function` is "module:function" or "module:Class.method".  R is what the outcome is read as; void takes anything that can be pickled.
   template <typename R, typename... A>
   Future<R> Call(std::string_view function, const A&... arguments) const {
     absl::StatusOr<EncodedValue> encoded = EncodeArguments(arguments...);
@@ -122,7 +122,8 @@ class WorkerPool : public Caller {
     return FutureList<R>(core_->Broadcast(function, EncodeArguments(arguments...)));
   }
   // Every worker that has imported `module` imports it anew, after the call that it is in.  A module that cannot be imported is
-  // that worker's error, and what was there before stays.
+  // that worker's error, and all that was there before stays.  As with importlib.reload(), names that the new source no
+  // longer has stay, too.
   FutureList<void> Reload(std::string_view module) const { return Broadcast<void>("pyhost.engine:reload", module); }
 
   // Makes `function` callable from scripts: pyhost.engine.call(name, ...).  It is any callable with parameters and a result that
