@@ -100,6 +100,7 @@ absl::StatusOr<InterpreterSnapshot> TakeSnapshot() {
   return snapshot;
 }
 
+// What all children of this server have in common: our own modules first, then what the program wants preloaded.
 absl::StatusOr<InterpreterSnapshot> ImportAll(const ServerSpec& spec) {
   const bool engine = spec.method == "engine";
   for (const char* name : engine ? std::span<const char* const>(kImportedForEngines) : kAlwaysImported) {
@@ -352,11 +353,10 @@ int ForkServerMain(int argc, char** argv) {
   absl::StatusOr<UniqueFd> children = OpenChildSignal();
   if (!children.ok()) return ReportInternalError("fork server", children.status());
   LeaveStandardStreams();
-  absl::StatusOr<WarmModules> warm_modules =
-      state.ok() && spec.method == "spawn" ? WarmModules::Serve() : WarmModules();
-  if (!warm_modules.ok()) state = warm_modules.status();
-  ForkServer(*session, std::move(socket), *std::move(children), std::move(state),
-             warm_modules.ok() ? *std::move(warm_modules) : WarmModules()).Serve();
+  // They spare time and nothing else: where they cannot be had (no descriptor is left), children import for themselves.
+  WarmModules warm_modules =
+      state.ok() && spec.method == "spawn" ? WarmModules::Serve().value_or(WarmModules()) : WarmModules();
+  ForkServer(*session, std::move(socket), *std::move(children), std::move(state), std::move(warm_modules)).Serve();
   int code = spec.preload.empty() ? 0 : FinalizeInterpreter(0);
   (*session)->Leave(code);
   _exit(code);
