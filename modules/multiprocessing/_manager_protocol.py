@@ -16,8 +16,7 @@ The standard library's managers speak the same.
 Where client and server are in one pyhost session (the reply to ``accept_connection`` names the server's), the client's
 first call is ``(None, '#LINE', (address,), {})``.  From then on the same calls and replies travel on a **line**, a pair
 of queues in shared memory, and the socket is closed.  A line ends with either process, and its thread in the server
-with the line.  On a line the requests ``create``, ``incref``, ``decref``, ``get_methods`` and those that ask for figures may also be
-sent as calls of no object.
+with the line.  On a line some requests (`LINE_REQUESTS`) may also be sent as calls of no object.
 """
 
 import threading
@@ -31,6 +30,10 @@ from .context import reduction
 Line = _pyhost.Line
 
 __all__ = ()
+
+# The requests that need no connection of their own.
+LINE_REQUESTS = frozenset(('create', 'incref', 'decref', 'get_methods', 'debug_info', 'number_of_objects', 'dummy',
+                           'track_segment', 'release_segment', 'list_segments'))
 
 # Serializer -> (Listener, Client).  Programs add their own.
 listener_client = {
@@ -108,11 +111,12 @@ class Transport:
 
     def request(self, function, args=(), kwds={}, opens=False):
         """Has the server run one of its public functions.  `opens`: on this thread's session, opened if there is none."""
-        line = getattr(self._local, 'connection', None)
-        if line is None and opens:
-            line = self.open_session()
-        if type(line) is Line and not line.busy:
-            return result_of(*self._exchange(line, (None, function, args, kwds)))
+        if function in LINE_REQUESTS:
+            line = self._session()
+            if line is None and opens:
+                line = self.open_session()
+            if type(line) is Line and not line.busy:
+                return result_of(*self._exchange(line, (None, function, args, kwds)))
         conn = self._client(self._address, authkey=self._authkey)
         try:
             return dispatch(conn, None, function, args, kwds)
@@ -121,10 +125,7 @@ class Transport:
 
     def call(self, ident, method, args, kwds):
         """Calls a method of a shared object; returns the reply."""
-        try:
-            conn = self._local.connection
-        except AttributeError:
-            conn = self.open_session()
+        conn = self._session() or self.open_session()
         if type(conn) is Line:
             if conn.busy:
                 return self._call_aside((ident, method, args, kwds))
@@ -133,6 +134,15 @@ class Transport:
             return self._call_pickled(conn, (ident, method, args, kwds))
         conn.send((ident, method, args, kwds))
         return conn.recv()
+
+    def _session(self):
+        """This thread's session, if it has one."""
+        conn = getattr(self._local, 'connection', None)
+        if type(conn) is Line and conn.inherited:
+            # The program forked by itself: the line is the parent's.
+            del self._local.connection
+            return None
+        return conn
 
     def _exchange(self, line, call):
         try:
@@ -167,6 +177,7 @@ class Transport:
         conn = self._client(self._address, authkey=self._authkey)
         try:
             server_session = dispatch(conn, None, 'accept_connection', (_caller_name(),))
+            # None: no session, or the standard library's server.
             if server_session is None or server_session != _pyhost.session_id():
                 return conn
             line = Line()

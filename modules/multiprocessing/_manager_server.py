@@ -14,7 +14,7 @@ import _pyhost
 from . import connection
 from . import process
 from . import util
-from ._manager_protocol import Line, Token, listener_client
+from ._manager_protocol import LINE_REQUESTS, Line, Token, listener_client
 from .context import reduction
 
 __all__ = ()
@@ -45,7 +45,6 @@ class Server:
 
     public = ['shutdown', 'create', 'accept_connection', 'get_methods', 'debug_info', 'number_of_objects', 'dummy',
               'incref', 'decref']
-    _requests_in_session = {'create', 'get_methods', 'debug_info', 'number_of_objects', 'incref', 'decref'}
 
     def __init__(self, registry, address, authkey, serializer):
         if not isinstance(authkey, bytes):
@@ -217,7 +216,7 @@ class Server:
     def _reply_to_request(self, conn, name, args, kwds):
         if name == '#LINE':
             return '#LINE', Line.attach(*args)
-        if name not in self._requests_in_session:
+        if name not in LINE_REQUESTS or name not in self.public:
             raise ValueError(f'{name!r} is no request for a session')
         return '#RETURN', getattr(self, name)(conn, *args, **kwds)
 

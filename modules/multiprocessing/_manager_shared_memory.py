@@ -49,7 +49,6 @@ class SharedMemoryServer(Server):
     """A Server that keeps a list of shared memory blocks for its clients."""
 
     public = Server.public + ['track_segment', 'release_segment', 'list_segments']
-    _requests_in_session = Server._requests_in_session | {'track_segment', 'release_segment', 'list_segments'}
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

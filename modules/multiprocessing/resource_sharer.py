@@ -135,6 +135,7 @@ class _ResourceSharer:
         self._address = self._listener.address
         self._thread = threading.Thread(target=self._serve, args=(self._listener,), name='resource-sharer',
                                         daemon=True)
+        self._thread._pyhost_internal = True
         self._thread.start()
 
     def _serve(self, listener):

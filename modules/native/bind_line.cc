@@ -240,6 +240,10 @@ PyObject* GetAddress(PyObject* self, void*) {
                        static_cast<unsigned long long>(AsLine(self)->replies.value()));
 }
 PyObject* GetBusy(PyObject* self, void*) { return PyBool_FromLong(AsLine(self)->busy); }
+PyObject* GetInherited(PyObject* self, void*) {
+  Session* session = RequireSession();
+  return session == nullptr ? nullptr : PyBool_FromLong(AsLine(self)->owner != session->me());
+}
 PyObject* GetClosed(PyObject* self, void*) { return PyBool_FromLong(AsLine(self)->closed); }
 
 PyObject* Repr(PyObject* self) {
@@ -259,6 +263,7 @@ PyMethodDef kMethods[] = {
 PyGetSetDef kProperties[] = {
     {"address", GetAddress, nullptr, "What Line.attach() wants; valid while this object lives.", nullptr},
     {"busy", GetBusy, nullptr, "Whether an exchange waits for its reply.", nullptr},
+    {"inherited", GetInherited, nullptr, "Whether it belongs to the process that this one was forked from.", nullptr},
     {"closed", GetClosed, nullptr, "Whether this end was closed.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
@@ -280,7 +285,7 @@ PyObject* SessionId(PyObject*, PyObject*) {
 }
 
 PyMethodDef kFunctions[] = {
-    {"session_id", SessionId, METH_NOARGS, "session_id() -> number of this process's session, None without one"},
+    {"session_id", SessionId, METH_NOARGS, "session_id() -> random number of this process's session, None without one"},
     {nullptr, nullptr, 0, nullptr},
 };
 

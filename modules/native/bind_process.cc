@@ -145,11 +145,6 @@ PyObject* CurrentHostId(PyObject*, PyObject*) {
   return PyLong_FromUnsignedLong(session == nullptr ? 0 : session->me().value());
 }
 
-PyObject* SessionId(PyObject*, PyObject*) {
-  Session* session = Session::Current();
-  return PyLong_FromUnsignedLongLong(session == nullptr ? 0 : session->segment().session_id());
-}
-
 PyObject* OpenSegmentFile(PyObject*, PyObject*) {
   Session* session = EnsureSession();
   if (session == nullptr) return nullptr;
@@ -222,7 +217,6 @@ PyMethodDef kFunctions[] = {
     {"child_payload", ChildPayload, METH_NOARGS, "In a child: the payload that its starter committed, once."},
     {"child_exit", ChildExit, METH_O, "Says with which code this process is about to leave."},
     {"host_id", CurrentHostId, METH_NOARGS, "Our id in the session; 0 without one."},
-    {"session_id", SessionId, METH_NOARGS, "The session's random id; 0 without one."},
     {"open_segment_file", OpenSegmentFile, METH_NOARGS,
      "A new descriptor of the file that all processes of the session share: to be locked (flock), not to be changed."},
     {"ensure_session", EnsureSessionFunction, METH_NOARGS, "Creates the session if there is none."},

@@ -401,6 +401,14 @@ class Forks(LineTest):
         child.join(SECONDS)
         self.assertEqual(self.worker.echo('still there'), 'still there')
 
+    def test_a_child_that_the_program_forked_itself_gets_a_line_of_its_own(self):
+        self.worker.echo(1)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(7 if self.worker.echo('forked') == 'forked' else 8)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 7)
+        self.assertEqual(self.worker.echo('still there'), 'still there')
+
     def test_a_line_is_of_no_use_in_a_forked_copy(self):
         self.worker.echo(1)
         line = self.line_of(self.worker)

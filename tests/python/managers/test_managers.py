@@ -440,6 +440,11 @@ class Lives(unittest.TestCase):
             manager.Counter()
         manager.shutdown()
 
+    def test_connecting_to_what_is_started(self):
+        with self.manager() as manager:
+            manager.connect()
+            self.assertEqual(manager.Counter().add(), 1)
+
     def test_initializer(self):
         with self.assertRaises(TypeError):
             self.manager().start(initializer=3)
@@ -512,8 +517,8 @@ class Lives(unittest.TestCase):
         self.assertNotIn('Counter', Local._registry)
 
 
-class StockPeers(unittest.TestCase):
-    """The standard library at the other end of a remote manager."""
+class RemotePeers(unittest.TestCase):
+    """Another program at the other end of a remote manager: the standard library's, and our own."""
 
     PROGRAM_CLIENT = '''
 import sys
@@ -549,20 +554,28 @@ server.serve_forever()
         self.addCleanup(setattr, current, 'authkey', current.authkey)
         current.authkey = KEY  # For proxies inside other objects.
 
-    def stock(self, program, *arguments):
-        process = subprocess.Popen([STOCK_PYTHON, '-I', '-c', program, *map(str, arguments)], stdin=subprocess.PIPE,
+    def program(self, python, program, *arguments):
+        process = subprocess.Popen([python, '-I', '-c', program, *map(str, arguments)], stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.addCleanup(process.communicate)
         return process
 
+    def test_two_programs_that_have_started_nothing(self):
+        server = self.program(sys.executable, self.PROGRAM_SERVER, KEY.decode())
+        client = self.program(sys.executable, self.PROGRAM_CLIENT, '127.0.0.1', int(server.stdout.readline()), KEY.decode())
+        output, errors = client.communicate(timeout=SECONDS)
+        self.assertEqual((errors, output), ('', "['a', 'b'] [1, 2, 3]\nlist index out of range\n"))
+        _, errors = server.communicate(timeout=SECONDS)
+        self.assertEqual((server.returncode, errors), (0, ''))
+
     def test_stock_client(self):
         with SyncManager(('127.0.0.1', 0), KEY, ctx=multiprocessing.get_context('spawn')) as manager:
-            client = self.stock(self.PROGRAM_CLIENT, *manager.address, KEY.decode())
+            client = self.program(STOCK_PYTHON, self.PROGRAM_CLIENT, *manager.address, KEY.decode())
             output, errors = client.communicate(timeout=SECONDS)
         self.assertEqual((errors, output), ('', "['a', 'b'] [1, 2, 3]\nlist index out of range\n"))
 
     def test_stock_server(self):
-        server = self.stock(self.PROGRAM_SERVER, KEY.decode())
+        server = self.program(STOCK_PYTHON, self.PROGRAM_SERVER, KEY.decode())
         manager = SyncManager(('127.0.0.1', int(server.stdout.readline())), KEY)
         manager.connect()
         words = manager.dict(a=1)
