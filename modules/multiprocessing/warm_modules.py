@@ -20,8 +20,8 @@ import sys
 __all__ = ()
 
 ALLOWED = frozenset('''
-    __future__ abc argparse array ast asyncio base64 binascii bisect bz2 calendar cmath code codecs codeop collections colorsys
-    compileall concurrent configparser contextlib contextvars copy copyreg csv dataclasses datetime decimal difflib dis
+    __future__ abc annotationlib argparse array ast asyncio base64 binascii bisect bz2 calendar cmath code codecs codeop collections colorsys
+    compileall compression concurrent configparser contextlib contextvars copy copyreg csv dataclasses datetime decimal difflib dis
     email encodings enum errno fcntl filecmp fileinput fnmatch fractions functools gc genericpath getopt getpass gettext glob grp
     graphlib gzip hashlib heapq hmac html http importlib inspect io ipaddress itertools json keyword linecache logging lzma
     marshal math mimetypes mmap multiprocessing netrc ntpath numbers opcode operator os pathlib pickle pickletools pkgutil platform plistlib

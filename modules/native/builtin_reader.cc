@@ -27,7 +27,7 @@ class BuiltinReader {
     if (!bytes_.Skip(kProto) || !bytes_.SkipBytes(1)) return nullptr;
     unsigned char opcode = 0;
     while (bytes_.Byte(&opcode) && opcode != kStop) {
-      if (!Step(opcode)) return nullptr;
+      if (!Step(opcode) || !IsInFrame()) return nullptr;
     }
     if (opcode != kStop || !bytes_.AtEnd() || stack_.size() != 1 || !marks_.empty()) return nullptr;
     PyObject* object = stack_.back();
@@ -55,6 +55,7 @@ class BuiltinReader {
   bool Long();
   bool Float();
   bool Frame();
+  bool IsInFrame();
   template <typename Size>
   bool String();
   template <typename Size>
@@ -75,6 +76,8 @@ class BuiltinReader {
   bool Get();
 
   PickleBytes bytes_;
+  bool has_frame_ = false;  // that has not ended
+  size_t left_at_frame_end_ = 0;
   // Each holds a reference to each.
   absl::InlinedVector<PyObject*, 32> stack_;
   absl::InlinedVector<PyObject*, 32> memo_;
@@ -105,10 +108,20 @@ bool BuiltinReader::String() {
   return text != nullptr && Push(PyUnicode_DecodeUTF8(text, static_cast<Py_ssize_t>(size), "surrogatepass"));
 }
 
-// A frame must be there as a whole; pickle.loads asks no more of it.
+// A frame must be there as a whole, and end where an opcode does, which not every pickle.loads asks for.
 bool BuiltinReader::Frame() {
   uint64_t size = 0;
-  return bytes_.Raw(&size) && size <= bytes_.Left();
+  if (has_frame_ || !bytes_.Raw(&size) || size > bytes_.Left()) return false;
+  has_frame_ = true;
+  left_at_frame_end_ = bytes_.Left() - static_cast<size_t>(size);
+  return true;
+}
+
+// Whether what was read did not go beyond the end of the frame.
+bool BuiltinReader::IsInFrame() {
+  if (!has_frame_) return true;
+  if (bytes_.Left() == left_at_frame_end_) has_frame_ = false;
+  return bytes_.Left() >= left_at_frame_end_;
 }
 
 template <typename Size>

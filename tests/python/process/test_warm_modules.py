@@ -7,7 +7,7 @@ from script import UNDER_PYHOST, ScriptCase
 # start_until(done): children one after the other until one's answer pleases; the answers.
 PRELUDE = '''
     import sys
-    was_there = 'json' in sys.modules
+    was_there = 'colorsys' in sys.modules  # python3's own children begin with json from 3.14 on
     import multiprocessing, os, random, time
 
     def ask(question):
@@ -44,7 +44,7 @@ class WarmModulesTest(ScriptCase):
 
     @unittest.skipUnless(UNDER_PYHOST, 'python3 has no server')
     def test_later_children_find_what_the_first_imported(self):
-        lines = self.printed('import json, logging, concurrent.futures.process', '''
+        lines = self.printed('import colorsys, json, logging, concurrent.futures.process', '''
 {WAIT}
 print(ask("[name in sys.modules for name in ('json.decoder', 'logging', 'concurrent.futures.process')]"))
 print(ask("sys.modules['json'] is json and json.loads('[1]')"))
@@ -52,7 +52,7 @@ print(ask("sys.modules['json'] is json and json.loads('[1]')"))
         self.assertEqual(lines, ['[True, True, True]', '[1]'])
 
     def test_children_differ_where_they_should(self):
-        lines = self.printed('import json, uuid, tempfile', '''
+        lines = self.printed('import colorsys, uuid, tempfile', '''
 {WAIT}
 print(len({{ask('random.random()') for _ in range(5)}}), len({{ask('uuid.uuid4().hex') for _ in range(5)}}))
 print(len({{ask('tempfile.mkdtemp()') for _ in range(3)}}))
@@ -69,29 +69,29 @@ for _ in range(3):
         self.assertEqual(lines, ["('own', True)"] * 3)
 
     def test_search_path_that_changes_later(self):
-        self.write('later/json.py', 'MARK = "later"')
-        lines = self.printed('import json', '''
+        self.write('later/colorsys.py', 'MARK = "later"')
+        lines = self.printed('import colorsys', '''
 {WAIT}
-print(ask('hasattr(json, "MARK")'))
+print(ask('hasattr(colorsys, "MARK")'))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), 'later'))
-print(ask('json.MARK'))
+print(ask('colorsys.MARK'))
 del sys.path[0]
-print(ask('hasattr(json, "MARK")'))
+print(ask('hasattr(colorsys, "MARK")'))
 ''')
         self.assertEqual(lines, ['False', 'later', 'False'])
 
     def test_libraries_that_replace_modules_come_first(self):
         # Five and more starts: the server would have imported by then.
-        lines = self.printed('import gevent, json', '''
+        lines = self.printed('import gevent, colorsys', '''
 for _ in range(12):
     told = ask('(gevent.EARLY, was_there)')
     time.sleep(0.01)
 print(told)
-''', gevent='import sys\nEARLY = "json" not in sys.modules\n')
+''', gevent='import sys\nEARLY = "colorsys" not in sys.modules\n')
         self.assertEqual(lines, ['(True, False)'])
 
     def test_children_inherit_no_descriptor_of_it(self):
-        lines = self.printed('import json', '''
+        lines = self.printed('import colorsys', '''
 first = ask('len(os.listdir("/proc/self/fd"))')
 {WAIT}
 print(ask('len(os.listdir("/proc/self/fd"))') - first)
@@ -99,7 +99,7 @@ print(ask('len(os.listdir("/proc/self/fd"))') - first)
         self.assertEqual(lines, ['0'])
 
     def test_exit_functions_that_a_warm_module_registered(self):
-        lines = self.printed('''import json, logging, atexit
+        lines = self.printed('''import colorsys, logging, atexit
     class Last(logging.Handler):
         def emit(self, record): pass
         def close(self):
