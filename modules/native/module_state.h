@@ -29,6 +29,7 @@ struct ModuleState {
   PyRef event_type;
   PyRef barrier_type;
   PyRef synchronized_type;
+  PyRef hand_over_type;
   PyRef payload_type;       // bytes of a received message, read in place (pickling.cc)
   PyRef writer_type;        // gathers what a pickler writes (pickling.cc)
   PyRef child_type;         // bind_process.cc
@@ -46,6 +47,7 @@ struct ModuleState {
   PyRef forking_pickler_name; // "ForkingPickler", interned
   PyRef copyreg_table;
   PyRef array_reducers;       // type -> reducer, set by pyhost.arrays; from the module's start on
+  bool knows_numpy = false;   // its arrays stand in array_reducers
   PyRef merged_table;         // copyreg's table, those of arrays, and ForkingPickler's reducers on top
   PyRef plain_table;          // the same without those of arrays
 
@@ -65,6 +67,7 @@ int BindMemory(PyObject* module, ModuleState* state);
 int BindPickling(PyObject* module, ModuleState* state);
 int BindQueue(PyObject* module, ModuleState* state);
 int BindConnection(PyObject* module, ModuleState* state);
+int BindHandOver(PyObject* module, ModuleState* state);
 int BindLine(PyObject* module, ModuleState* state);
 int BindLock(PyObject* module, ModuleState* state);
 int BindSemaphore(PyObject* module, ModuleState* state);

@@ -238,9 +238,25 @@ PyRef ExtraReducers(ModuleState* state) {
   return PyRef::Steal(PyObject_GetAttrString(state->forking_pickler.get(), "_extra_reducers"));
 }
 
-// For messages: copyreg's table, the reducers of shared arrays, and ForkingPickler's own.
+// Once numpy is there, its arrays have a reducer.
+bool KnowNumpy(ModuleState* state) {
+  PyObject* numpy = state->knows_numpy ? nullptr : PyDict_GetItemString(PyImport_GetModuleDict(), "numpy");
+  if (numpy == nullptr) return true;
+  PyRef type = PyRef::Steal(PyObject_GetAttrString(numpy, "ndarray"));
+  if (!type) {
+    PyErr_Clear();  // It is being imported.
+    return true;
+  }
+  PyRef reducer = ImportAttribute("pyhost.arrays", "by_value");
+  // Not in place of one that knows shared arrays.
+  if (!reducer || PyDict_SetDefault(state->array_reducers.get(), type.get(), reducer.get()) == nullptr) return false;
+  state->knows_numpy = true;
+  return true;
+}
+
+// For messages: copyreg's table, the reducers of arrays, and ForkingPickler's own.
 PyObject* DispatchTable(ModuleState* state) {
-  PyRef extra = ExtraReducers(state);
+  PyRef extra = KnowNumpy(state) ? ExtraReducers(state) : PyRef();
   return extra ? Merge(state->copyreg_table.get(), state->array_reducers.get(), extra.get(), state->merged_table.get())
                : nullptr;
 }

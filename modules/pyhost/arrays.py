@@ -73,6 +73,15 @@ def _find_numpy():
     return _numpy
 
 
+def by_value(array):
+    """How any numpy array is pickled in messages.
+
+    A read-only one arrives writable, as it does under python3 before 3.14, whose pickles are of protocol 4: it is the
+    receiver's own.
+    """
+    return array.__reduce_ex__(5 if array.flags.writeable or sys.version_info >= (3, 14) else 4)
+
+
 def _register(kind, reduce):
     # Only where there is shared memory: python3 reads pickles with this module and no more.
     if '_pyhost' in sys.modules:
@@ -83,7 +92,7 @@ def _reduce_array(array):
     """How a numpy array is pickled: a contiguous view of shared memory by reference, any other as ever."""
     memory = _memory_of(array)
     if memory is None or not array.flags.c_contiguous or array.dtype.name not in _TYPES or not array.dtype.isnative:
-        return array.__reduce_ex__(5)
+        return by_value(array)
     return attach, (memory, array.dtype.name, array.shape, memory.offset_of(array), not array.flags.writeable)
 
 

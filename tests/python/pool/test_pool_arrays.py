@@ -16,7 +16,6 @@ try:
 except ImportError:
     numpy = None
 
-UNDER_PYHOST = 'pyhost' in os.path.basename(sys.executable)
 LARGE = 1 << 16  # numbers
 kept = []
 
@@ -50,6 +49,10 @@ def overlapping(x):
 def keep_a_view(x):
     kept.append(x[:10])
     return x
+
+
+def is_writable(array):
+    return array.flags.writeable
 
 
 def read_only(x):
@@ -112,10 +115,15 @@ class LargeResults(unittest.TestCase):
             array[:] = i
         self.assertEqual([float(array.sum()) for array in arrays], [0, LARGE, 200, 3 * LARGE])
 
-    @unittest.skipUnless(UNDER_PYHOST, 'python3 sends a writable copy')
-    def test_read_only_stays_read_only(self):
-        result = self.pool.apply(read_only, (self.ones,))
-        self.assertFalse(result.flags.writeable)
+    def test_read_only_arrays_arrive_writable_before_python_3_14(self):
+        expected = sys.version_info < (3, 14)
+        for size in (10, LARGE):
+            sent = numpy.frombuffer(bytes(8 * size))
+            self.assertEqual(self.pool.apply(is_writable, (sent,)), expected)
+            result = self.pool.apply(read_only, (sent,))
+            self.assertEqual(result.flags.writeable, expected)
+            self.assertEqual(result.sum(), 0)
+        self.assertTrue(self.pool.apply(is_writable, (self.ones,)))
         self.assertTrue(self.ones.flags.writeable)
 
     def test_a_child_of_the_worker_keeps_what_it_had(self):
