@@ -18,13 +18,17 @@ def wait(object_list, timeout=None):
     """
     by_descriptor = {}
     poller = select.poll()
+    left_behind = set()
     for obj in object_list:
         fd = _descriptor(obj)
         if fd not in by_descriptor:
             poller.register(fd, select.POLLIN)
         by_descriptor.setdefault(fd, []).append(obj)
-    ready = _poll_descriptors(poller, timeout)
-    return [obj for fd, _ in ready for obj in by_descriptor[fd]]
+        hand_over = getattr(obj, '_hand_over', None)
+        if hand_over is not None and hand_over.is_left_behind():
+            left_behind.add(fd)
+    ready = left_behind.union(fd for fd, _ in _poll_descriptors(poller, 0 if left_behind else timeout))
+    return [obj for fd in by_descriptor if fd in ready for obj in by_descriptor[fd]]
 
 
 def _descriptor(obj):

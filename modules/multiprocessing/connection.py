@@ -1,9 +1,13 @@
 """Message-oriented connections over pipes and sockets.
 
-A Connection is a descriptor and nothing else: a message is a length (4 bytes, big-endian; or -1 and 8 bytes
-from 2 GiB on) followed by that many bytes, which is what the standard library's connections speak.  No byte is
-read ahead of the message asked for, because `fileno()` is public: others poll the descriptor, pass it on and
-read from it.  Reading and writing is done by _pyhost, which spins a little before it sleeps.
+A Connection is a descriptor: a message is a length (4 bytes, big-endian; or -1 and 8 bytes from 2 GiB on) followed
+by that many bytes, which is what the standard library's connections speak.  No byte is read ahead of the message
+asked for, because `fileno()` is public: others poll the descriptor, pass it on and read from it.  Reading and
+writing is done by _pyhost, which spins a little before it sleeps.
+
+The two ends of a Pipe hand over a small message through shared memory instead if its reader is spinning in recv() at
+that moment and all that was sent before has been read (runtime/queue/hand_over.h), so that nobody can tell but by the
+clock.  They can from when another process gets one of them: `_PipeEnds`.
 
 A Connection may be used by one thread at a time (one more may send while the first receives).  Signal handlers
 run during every wait; a handler that raises in the middle of a message leaves the connection unusable, as its
@@ -20,10 +24,11 @@ import os
 import socket
 import sys
 import time
+import weakref
 
 import _pyhost
 
-from . import _challenge
+from . import _challenge, context
 from ._challenge import CHALLENGE, FAILURE, MESSAGE_LENGTH, WELCOME
 from ._challenge import answer_challenge, deliver_challenge
 from .context import AuthenticationError, BufferTooShort, reduction
@@ -233,17 +238,20 @@ def _byte_view(buf):
 class Connection(_ConnectionBase):
     """A connection over a descriptor (pipe or stream socket), which it owns."""
 
+    _ends = None       # the _PipeEnds that this is one of
+    _hand_over = None  # a _pyhost.HandOver, of a pipe that is shared with another process
+
     def _close(self, _close=os.close):
         _close(self._handle)
 
     def _send_bytes(self, buf):
-        _pyhost.send_message(self._handle, buf)
+        _pyhost.send_message(self._handle, buf, self._hand_over)
 
     def _recv_message(self, limit):
-        return _pyhost.receive_message(self._handle, limit)
+        return _pyhost.receive_message(self._handle, limit, self._hand_over)
 
     def _recv_into(self, view):
-        return _pyhost.receive_into(self._handle, view)
+        return _pyhost.receive_into(self._handle, view, self._hand_over)
 
     def _recv_bytes(self, maxsize=None):
         """One message as an io.BytesIO at its end, None if it is longer than `maxsize`: for subclasses of others."""
@@ -255,27 +263,67 @@ class Connection(_ConnectionBase):
         return buf
 
     def _poll(self, timeout):
-        return _pyhost.wait_for_input(self._handle, timeout)
+        return _pyhost.wait_for_input(self._handle, timeout, self._hand_over)
+
+
+class _PipeEnds:
+    """The two ends of a pipe that are this process's alone so far."""
+
+    __slots__ = ('_first', '_second', '_duplex', '__weakref__')
+    _all = weakref.WeakSet()
+
+    def __init__(self, first, second, duplex):
+        self._first, self._second, self._duplex = weakref.ref(first), weakref.ref(second), duplex
+        first._ends = second._ends = self
+        self._all.add(self)
+
+    def share(self):
+        """Gives both ends the memory to hand over messages; called before another process gets one of them."""
+        first, second = self._first(), self._second()
+        self._all.discard(self)
+        if first is None or second is None:
+            return
+        first._ends = second._ends = None
+        try:
+            first._hand_over, second._hand_over = _pyhost.new_hand_over_pair(self._duplex)
+        except (MemoryError, OSError):
+            pass  # the descriptors do as well
+
+    @classmethod
+    def share_all(cls):
+        """Before a fork, which gives the child all of them."""
+        for ends in list(cls._all):
+            ends.share()
 
 
 def Pipe(duplex=True):
     """Two connected Connection objects; with `duplex` False the first only receives, the second only sends."""
     if duplex:
-        first, second = socket.socketpair()
-        # A default time limit for sockets would make the descriptors non-blocking.
-        first.setblocking(True)
-        second.setblocking(True)
-        return Connection(first.detach()), Connection(second.detach())
-    reader, writer = os.pipe()
-    return Connection(reader, writable=False), Connection(writer, readable=False)
+        sockets = socket.socketpair()
+        for end in sockets:
+            # A default time limit for sockets would make the descriptors non-blocking.
+            end.setblocking(True)
+        first, second = (Connection(end.detach()) for end in sockets)
+    else:
+        reader, writer = os.pipe()
+        first, second = Connection(reader, writable=False), Connection(writer, readable=False)
+    _PipeEnds(first, second, duplex)
+    return first, second
 
 
 def reduce_connection(conn):
-    return rebuild_connection, (reduction.DupFd(conn.fileno()), conn.readable, conn.writable)
+    state = reduction.DupFd(conn.fileno()), conn.readable, conn.writable
+    if getattr(context.get_spawning_popen(), 'is_in_session', False):
+        if conn._ends is not None:
+            conn._ends.share()
+        state += conn._hand_over,
+    return rebuild_connection, state
 
 
-def rebuild_connection(df, readable, writable):
-    return Connection(df.detach(), readable, writable)
+def rebuild_connection(df, readable, writable, hand_over=None):
+    conn = Connection(df.detach(), readable, writable)
+    conn._hand_over = hand_over
+    return conn
 
 
 reduction.register(Connection, reduce_connection)

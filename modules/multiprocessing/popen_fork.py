@@ -100,6 +100,8 @@ class Popen:
         from ._output import prepare
         _warn_of_threads()
         prepare()
+        if connection := sys.modules.get(f'{__package__}.connection'):
+            connection._PipeEnds.share_all()
         parent_end = open_own_end()
         child = None
         # An interrupt in the middle of a fork would be reported by whatever hook of the child it hits.

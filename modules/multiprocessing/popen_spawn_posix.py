@@ -44,6 +44,11 @@ class Popen(popen_fork.Popen):
         self._fds.append(fd)
         return fd
 
+    @property
+    def is_in_session(self):
+        """Whether the child will be: it can hold objects of the segment."""
+        return self._start is not None
+
     def share(self, obj):
         """Lets the child hold an object of the segment; called while that object is pickled."""
         if self._start is None:

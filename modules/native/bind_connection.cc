@@ -1,18 +1,23 @@
 // Messages over descriptors, for multiprocessing.connection.
 //
 // A message is a length and that many bytes.  The length is 4 bytes, big-endian and signed; or -1 and 8 bytes,
-// big-endian, from 2 GiB on.  The standard library's connections speak the same.
+// big-endian, from 2 GiB on.  The standard library's connections speak the same.  Between the two ends of a Pipe a small
+// message may pass beside the descriptor, to a reader that waits for it (hand_over_object.h).
 
 #include <algorithm>
 #include <array>
+#include <climits>
 #include <cstdint>
 #include <optional>
 
 #include "absl/status/statusor.h"
 #include "modules/native/buffer_view.h"
 #include "modules/native/gil_wait.h"
+#include "modules/native/hand_over_object.h"
 #include "modules/native/module_state.h"
 #include "modules/native/status.h"
+#include "runtime/base/status_util.h"
+#include "runtime/os/cpu.h"
 #include "runtime/os/stream.h"
 
 namespace pyhost::native {
@@ -47,19 +52,26 @@ size_t PutLength(uint64_t length, std::array<std::byte, 12>* head) {
   return 12;
 }
 
-// No length if what came is none.
-absl::StatusOr<std::optional<size_t>> ReadLength(StreamReader& reader) {
-  std::array<std::byte, 8> bytes;
-  if (absl::Status filled = reader.Fill(std::span(bytes).first(4)); !filled.ok()) return filled;
-  uint64_t length = GetBigEndian<4>(bytes.data());
+using Head = std::array<std::byte, 4>;
+
+// No length if what came is none.  Its first bytes have been read.
+absl::StatusOr<std::optional<size_t>> ReadLengthAfter(const Head& head, StreamReader& reader) {
+  uint64_t length = GetBigEndian<4>(head.data());
   if (length == UINT32_MAX) {
-    if (absl::Status filled = reader.Fill(bytes); !filled.ok()) return filled;
+    std::array<std::byte, 8> bytes;
+    PYHOST_RETURN_IF_ERROR(reader.Fill(bytes));
     length = GetBigEndian<8>(bytes.data());
   } else if (length > kLargestShort) {
     return std::nullopt;
   }
   if (length > static_cast<uint64_t>(PY_SSIZE_T_MAX)) return std::nullopt;
   return static_cast<size_t>(length);
+}
+
+absl::StatusOr<std::optional<size_t>> ReadLength(StreamReader& reader) {
+  Head head;
+  PYHOST_RETURN_IF_ERROR(reader.Fill(head));
+  return ReadLengthAfter(head, reader);
 }
 
 // ---- Receiving ----------------------------------------------------------------------------------------------------------
@@ -79,6 +91,10 @@ std::span<std::byte> BytesOf(PyObject* bytes, size_t from) {
       .subspan(from);
 }
 
+PyObject* BytesFrom(std::span<const std::byte> bytes) {
+  return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(bytes.data()), static_cast<Py_ssize_t>(bytes.size()));
+}
+
 PyObject* ReceiveBytes(StreamReader& reader, size_t size) {
   PyObject* bytes = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(std::min(size, kFirstBytes)));
   for (size_t filled = 0; bytes != nullptr && filled < size;) {
@@ -92,38 +108,118 @@ PyObject* ReceiveBytes(StreamReader& reader, size_t size) {
   return bytes;
 }
 
-PyObject* ReceiveMessage(PyObject*, PyObject* args) {
-  int fd;
-  Py_ssize_t limit = PY_SSIZE_T_MAX;
-  if (!PyArg_ParseTuple(args, "i|n:receive_message", &fd, &limit)) return nullptr;
-  GilWait gil;
-  StreamReader reader(fd, gil.Until(Deadline::Never()));
-  const absl::StatusOr<std::optional<size_t>> length = ReadLength(reader);
-  if (!length.ok()) return SetReceiveError(length.status(), reader);
-  if (!length->has_value() || **length > static_cast<size_t>(limit)) Py_RETURN_NONE;
-  return ReceiveBytes(reader, **length);
+// One incoming message, by whichever way it comes.
+class Receiver {
+ public:
+  // `hand_over` may be null.
+  Receiver(int fd, HandOverObject* hand_over)
+      : fd_(fd),
+        reader_(fd, gil_.Until(Deadline::Never())),
+        lane_(hand_over == nullptr ? std::nullopt : OpenLane(hand_over->from_peer)) {}
+
+  // Its length; none if what came is none.  From then on, if it is by_hand(), it has come.
+  absl::StatusOr<std::optional<size_t>> Begin();
+  std::span<const std::byte> by_hand() const { return std::span(bytes_).first(size_); }
+  bool is_by_hand() const { return is_by_hand_; }
+  StreamReader& reader() { return reader_; }
+
+ private:
+  absl::Status TakeByHand();
+
+  const int fd_;
+  GilWait gil_;
+  StreamReader reader_;
+  std::optional<HandOver> lane_;
+  bool is_by_hand_ = false;
+  size_t size_ = 0;
+  std::array<std::byte, HandOverLane::kMaxBytes> bytes_;  // only the first size_ are ever set
+};
+
+// Tells givers that somebody waits, for as long as spinning pays.  If nobody gave, the descriptor has to be read.
+absl::Status Receiver::TakeByHand() {
+  if (!SpinningPays() || !lane_->Announce()) return absl::OkStatus();
+  // Not to be undone by what taking the interpreter back may do to a thread.
+  BlockingScope blocking(&gil_);
+  SpinForInput(fd_, Deadline::Never(), [this] { return lane_->Given(); });
+  reader_.SkipSpin();
+  if (lane_->Withdraw()) return absl::OkStatus();
+  PYHOST_ASSIGN_OR_RETURN(size_, lane_->Take(bytes_));
+  is_by_hand_ = true;
+  return absl::OkStatus();
 }
 
-PyObject* ReceiveInto(PyObject*, PyObject* args) {
+absl::StatusOr<std::optional<size_t>> Receiver::Begin() {
+  if (!lane_) return ReadLength(reader_);
+  // Where the last one came from the next is looked for first: a try at the wrong place costs a system call.
+  Head head;
+  if (!lane_->comes_by_hand() && !lane_->IsLeftBehind()) {
+    PYHOST_ASSIGN_OR_RETURN(const bool there, reader_.FillIfThere(head));
+    if (there) return ReadLengthAfter(head, reader_);
+  }
+  PYHOST_RETURN_IF_ERROR(TakeByHand());
+  lane_->set_comes_by_hand(is_by_hand_);
+  if (is_by_hand_) return size_;
+  return ReadLength(reader_);
+}
+
+// The arguments fd, something, hand_over=None.
+bool ParseTransfer(const char* function, PyObject* const* args, Py_ssize_t count, int* fd, HandOverObject** hand_over) {
+  if (count != 2 && count != 3) {
+    PyErr_Format(PyExc_TypeError, "%s() takes 2 or 3 arguments, not %zd", function, count);
+    return false;
+  }
+  const long number = PyLong_AsLong(args[0]);
+  if (number == -1 && PyErr_Occurred()) return false;
+  *fd = number < 0 || number > INT_MAX ? -1 : static_cast<int>(number);
+  return ParseHandOver(count == 3 ? args[2] : nullptr, hand_over);
+}
+
+PyObject* ReceiveMessage(PyObject*, PyObject* const* args, Py_ssize_t count) {
   int fd;
-  PyObject* target;
+  HandOverObject* hand_over;
+  if (!ParseTransfer("receive_message", args, count, &fd, &hand_over)) return nullptr;
+  const Py_ssize_t limit = PyNumber_AsSsize_t(args[1], PyExc_OverflowError);
+  if (limit == -1 && PyErr_Occurred()) return nullptr;
+  Receiver receiver(fd, hand_over);
+  const absl::StatusOr<std::optional<size_t>> length = receiver.Begin();
+  if (!length.ok()) return SetReceiveError(length.status(), receiver.reader());
+  if (!length->has_value() || **length > static_cast<size_t>(limit)) Py_RETURN_NONE;
+  return receiver.is_by_hand() ? BytesFrom(receiver.by_hand()) : ReceiveBytes(receiver.reader(), **length);
+}
+
+PyObject* ReceiveInto(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  int fd;
+  HandOverObject* hand_over;
   BufferView view;
-  if (!PyArg_ParseTuple(args, "iO:receive_into", &fd, &target) || !view.Acquire(target, PyBUF_WRITABLE)) return nullptr;
-  GilWait gil;
-  StreamReader reader(fd, gil.Until(Deadline::Never()));
-  const absl::StatusOr<std::optional<size_t>> length = ReadLength(reader);
-  if (!length.ok()) return SetReceiveError(length.status(), reader);
+  if (!ParseTransfer("receive_into", args, count, &fd, &hand_over) || !view.Acquire(args[1], PyBUF_WRITABLE)) return nullptr;
+  Receiver receiver(fd, hand_over);
+  const absl::StatusOr<std::optional<size_t>> length = receiver.Begin();
+  if (!length.ok()) return SetReceiveError(length.status(), receiver.reader());
   if (!length->has_value()) Py_RETURN_NONE;
-  if (**length > view.bytes().size()) return ReceiveBytes(reader, **length);
-  const absl::Status filled = reader.Fill(view.bytes().first(**length));
-  return filled.ok() ? PyLong_FromSize_t(**length) : SetReceiveError(filled, reader);
+  const bool fits = **length <= view.bytes().size();
+  if (receiver.is_by_hand()) {
+    if (!fits) return BytesFrom(receiver.by_hand());
+    std::ranges::copy(receiver.by_hand(), view.bytes().begin());
+    return PyLong_FromSize_t(**length);
+  }
+  if (!fits) return ReceiveBytes(receiver.reader(), **length);
+  const absl::Status filled = receiver.reader().Fill(view.bytes().first(**length));
+  return filled.ok() ? PyLong_FromSize_t(**length) : SetReceiveError(filled, receiver.reader());
 }
 
 PyObject* WaitReadable(PyObject*, PyObject* args) {
   int fd;
-  PyObject* timeout = nullptr;
+  PyObject *timeout = nullptr, *hand_over_object = nullptr;
+  HandOverObject* hand_over;
   Deadline deadline = Deadline::Never();
-  if (!PyArg_ParseTuple(args, "i|O:wait_for_input", &fd, &timeout) || !ParseTimeout(timeout, &deadline)) return nullptr;
+  if (!PyArg_ParseTuple(args, "i|OO:wait_for_input", &fd, &timeout, &hand_over_object) ||
+      !ParseTimeout(timeout, &deadline) || !ParseHandOver(hand_over_object, &hand_over)) {
+    return nullptr;
+  }
+  if (hand_over != nullptr) {
+    const std::optional<HandOver> lane = OpenLane(hand_over->from_peer);
+    if (lane && lane->IsLeftBehind()) Py_RETURN_TRUE;
+  }
   GilWait gil;
   const absl::Status status = WaitForInput(fd, gil.Until(deadline));
   if (status.ok()) Py_RETURN_TRUE;
@@ -133,11 +229,17 @@ PyObject* WaitReadable(PyObject*, PyObject* args) {
 
 // ---- Sending ------------------------------------------------------------------------------------------------------------
 
-PyObject* SendMessage(PyObject*, PyObject* args) {
+bool GiveByHand(int fd, HandOverObject* hand_over, std::span<const std::byte> message) {
+  std::optional<HandOver> lane = OpenLane(hand_over->to_peer);
+  return lane && lane->Give(message, [&] { return AllHasBeenRead(fd, hand_over->kind); });
+}
+
+PyObject* SendMessage(PyObject*, PyObject* const* args, Py_ssize_t count) {
   int fd;
-  PyObject* data;
+  HandOverObject* hand_over;
   BufferView view;
-  if (!PyArg_ParseTuple(args, "iO:send_message", &fd, &data) || !view.Acquire(data)) return nullptr;
+  if (!ParseTransfer("send_message", args, count, &fd, &hand_over) || !view.Acquire(args[1])) return nullptr;
+  if (hand_over != nullptr && GiveByHand(fd, hand_over, view.bytes())) Py_RETURN_NONE;
   std::array<std::byte, 12> head;
   const size_t head_size = PutLength(view.bytes().size(), &head);
   GilWait gil;
@@ -149,14 +251,15 @@ PyObject* SendMessage(PyObject*, PyObject* args) {
 }
 
 PyMethodDef kFunctions[] = {
-    {"send_message", SendMessage, METH_VARARGS, "send_message(fd, data)"},
-    {"receive_message", ReceiveMessage, METH_VARARGS,
-     "receive_message(fd, limit) -> bytes\n\nNone when what came is no length, or one above `limit`: reading is over then.\n"
+    {"send_message", AsMethod(SendMessage), METH_FASTCALL,
+     "send_message(fd, data, hand_over=None)\n\nBy `hand_over` if its reader waits."},
+    {"receive_message", AsMethod(ReceiveMessage), METH_FASTCALL,
+     "receive_message(fd, limit, hand_over=None) -> bytes\n\nNone when what came is no length, or one above `limit`: reading is over then.\n"
      "EOFError at an end of file before the message."},
-    {"receive_into", ReceiveInto, METH_VARARGS,
-     "receive_into(fd, buffer) -> size of the message\n\nThe message itself where it does not fit; None as receive_message."},
+    {"receive_into", AsMethod(ReceiveInto), METH_FASTCALL,
+     "receive_into(fd, buffer, hand_over=None) -> size of the message\n\nThe message itself where it does not fit; None as receive_message."},
     {"wait_for_input", WaitReadable, METH_VARARGS,
-     "wait_for_input(fd, timeout=None) -> bool: whether there is something to read, or an end of file"},
+     "wait_for_input(fd, timeout=None, hand_over=None) -> bool: whether there is something to read, or an end of file"},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -35,7 +35,8 @@ int Execute(PyObject* module) {
   InstallLongWaitHooks();
   auto* state = new (PyModule_GetState(module)) ModuleState();
   for (auto bind : {BindExceptions, BindShared, BindPickling, BindMemory, BindQueue, BindLine, BindLock, BindSemaphore,
-                    BindCondition, BindBarrier, BindSynchronized, BindProcess, BindPool, BindEngine, BindConnection}) {
+                    BindCondition, BindBarrier, BindSynchronized, BindProcess, BindPool, BindEngine, BindHandOver,
+                    BindConnection}) {
     if (bind(module, state) < 0) return -1;
   }
   return 0;

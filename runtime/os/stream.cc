@@ -1,7 +1,9 @@
 #include "runtime/os/stream.h"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -74,7 +76,7 @@ bool Spin(int fd, Deadline deadline, Attempt attempt) {
 }
 
 // kTimedOut: not yet.
-Polled SpinForInput(int fd, Deadline deadline) {
+Polled SpinToPoll(int fd, Deadline deadline) {
   Polled polled = Polled::kTimedOut;
   Spin(fd, deadline, [&] { return (polled = Poll(fd, POLLIN, 0)) != Polled::kTimedOut; });
   return polled;
@@ -108,7 +110,7 @@ absl::Status SleepFor(int fd, short events, Wait wait) {
 
 absl::Status WaitBlocking(int fd, short events, Wait wait) {
   BlockingScope blocking(wait.interruptible);
-  const Polled spun = events == POLLIN ? SpinForInput(fd, wait.deadline) : Polled::kTimedOut;
+  const Polled spun = events == POLLIN ? SpinToPoll(fd, wait.deadline) : Polled::kTimedOut;
   if (spun == Polled::kReady) return absl::OkStatus();
   if (spun == Polled::kInterrupted && wait.interruptible != nullptr) {
     PYHOST_RETURN_IF_ERROR(wait.interruptible->OnSignal());
@@ -129,6 +131,17 @@ absl::Status WaitForInput(int fd, Wait wait) {
   }
   if (wait.deadline.is_immediate()) return absl::DeadlineExceededError("nothing to read, and not to wait");
   return WaitBlocking(fd, POLLIN, wait);
+}
+
+bool SpinForInput(int fd, Deadline deadline, absl::FunctionRef<bool()> elsewhere) {
+  constexpr int kLooks = 100;  // about 4 us, several times what a system call takes
+  return Spin(fd, deadline, [&] {
+    for (int look = 0; look < kLooks; ++look) {
+      if (elsewhere()) return true;
+      SpinPause();
+    }
+    return Poll(fd, POLLIN, 0) != Polled::kTimedOut;
+  });
 }
 
 // ---- Reading ----------------------------------------------------------------------------------------------------------
@@ -179,16 +192,29 @@ absl::Status StreamReader::AfterNothing(int error) {
 absl::Status StreamReader::Fill(std::span<std::byte> to) {
   while (!to.empty()) {
     ssize_t count = ReadNow(to);
-    if (count < 0 && errno == EAGAIN && is_socket_) count = SpinToRead(to);
+    if (count < 0 && errno == EAGAIN && is_socket_ && !spun_) count = SpinToRead(to);
     if (count == 0) return absl::OutOfRangeError("end of file");
     if (count < 0) {
       PYHOST_RETURN_IF_ERROR(AfterNothing(errno));
       continue;
     }
+    spun_ = false;
     received_ += static_cast<size_t>(count);
     to = to.subspan(static_cast<size_t>(count));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<bool> StreamReader::FillIfThere(std::span<std::byte> to) {
+  const ssize_t count = ReadNow(to);
+  if (count < 0 && errno == EAGAIN) return false;
+  if (count > 0) {
+    received_ += static_cast<size_t>(count);
+    to = to.subspan(static_cast<size_t>(count));
+  }
+  // What is missing, the end of file and errors.
+  PYHOST_RETURN_IF_ERROR(Fill(to));
+  return true;
 }
 
 // ---- Writing ----------------------------------------------------------------------------------------------------------
@@ -225,6 +251,12 @@ bool TrySendNow(int fd, Pieces& pieces, ssize_t* count) {
 }
 
 }  // namespace
+
+bool AllHasBeenRead(int fd, StreamKind kind) {
+  int bytes = -1;
+  // Of a socket: what its peer has not taken yet, with the memory that the kernel needs for it.
+  return ioctl(fd, kind == StreamKind::kSocket ? SIOCOUTQ : FIONREAD, &bytes) == 0 && bytes == 0;
+}
 
 absl::Status WriteAll(int fd, std::span<const std::byte> head, std::span<const std::byte> body, Wait wait, size_t* sent) {
   Pieces pieces(head, body);

@@ -17,7 +17,9 @@
 #include <cstddef>
 #include <span>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "runtime/base/wait.h"
 
 namespace pyhost {
@@ -26,13 +28,21 @@ namespace pyhost {
 // error, or that of poll.
 absl::Status WaitForInput(int fd, Wait wait);
 
+// Spins for as long as that is worth it for input of `fd`, until there is some, or `elsewhere`, which is cheap to ask.
+// False: in vain.
+bool SpinForInput(int fd, Deadline deadline, absl::FunctionRef<bool()> elsewhere);
+
 class StreamReader {
  public:
   StreamReader(int fd, Wait wait) : fd_(fd), wait_(wait) {}
+  // Its caller has spun already: the next wait is a sleep.
+  void SkipSpin() { spun_ = true; }
 
   // Fills `to`.  OutOfRange: the end of file before its first byte; `received()` tells how many came before an error.
   // The error of a non-blocking descriptor that has nothing (EAGAIN) is returned only while nothing has come.
   absl::Status Fill(std::span<std::byte> to);
+  // The same if something is there now; false, and nothing read, otherwise.
+  absl::StatusOr<bool> FillIfThere(std::span<std::byte> to);
   size_t received() const { return received_; }  // since the beginning
 
  private:
@@ -43,9 +53,14 @@ class StreamReader {
   const int fd_;
   const Wait wait_;
   bool is_socket_ = true;  // until the contrary is known
-  bool spun_ = false;      // and nothing came
+  bool spun_ = false;      // and nothing came, since the last sleep
   size_t received_ = 0;
 };
+
+// Whether all that was written to the other end of this one has been read there: `fd` is one of a pair of local sockets, or the
+// end of a pipe.  False where the system does not say.
+enum class StreamKind { kSocket, kPipe };
+bool AllHasBeenRead(int fd, StreamKind kind);
 
 // Writes both, one after the other, completely; `sent` tells how many bytes went out before an error.
 absl::Status WriteAll(int fd, std::span<const std::byte> head, std::span<const std::byte> body, Wait wait, size_t* sent);
