@@ -50,6 +50,16 @@ def serve(report_fd):
     _known = frozenset(sys.modules)
 
 
+def _forget(names):
+    """As if these modules had never been imported: their packages do not know them either."""
+    for name in names:
+        module = sys.modules.pop(name, None)
+        package, _, last = name.rpartition('.')
+        known = vars(sys.modules[package]) if package in sys.modules else {}
+        if module is not None and known.get(last) is module:
+            del known[last]
+
+
 def _path():
     return '\0'.join(entry for entry in sys.path if isinstance(entry, str))
 
@@ -62,8 +72,7 @@ def adapt():
     global _warm
     if _warm is None or _warm[0] == _path():
         return
-    for name in _warm[1]:
-        sys.modules.pop(name, None)
+    _forget(_warm[1])
     _warm = '', ()
 
 
@@ -119,8 +128,7 @@ def warm_up(data):
     new = tuple(name for name in list(sys.modules) if name not in before)
     # Something else was imported in place of what the child has: a module of the program's, in its own folder.
     if not fits or not frozenset(new).issubset(names) or not all(map(_is_allowed, new)):
-        for name in new:
-            sys.modules.pop(name, None)
+        _forget(new)
         new = ()
     _warm = path, new
 

@@ -80,6 +80,16 @@ print(ask('hasattr(colorsys, "MARK")'))
 ''')
         self.assertEqual(lines, ['False', 'later', 'False'])
 
+    def test_modules_of_a_package_that_are_imported_again(self):
+        imports = 'import colorsys; from logging import handlers; from multiprocessing import managers, pool'
+        lines = self.printed(imports, '''
+{WAIT}
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), 'later'))
+print(ask('pool is managers.pool is sys.modules.get("multiprocessing.pool")'))
+print(ask('handlers is sys.modules.get("logging.handlers")'))
+''')
+        self.assertEqual(lines, ['True', 'True'])
+
     def test_libraries_that_replace_modules_come_first(self):
         # Five and more starts: the server would have imported by then.
         lines = self.printed('import gevent, colorsys', '''
