@@ -7,8 +7,8 @@ import os
 import pickle
 import queue
 import signal
-import time
 import sys
+import time
 import unittest
 
 from context_cases import SECONDS, UNDER_PYHOST, ContextCases, bind
