@@ -49,7 +49,7 @@ INIT = 'INIT'
 _EAGER_ITEMS = 100_000
 # That thread keeps at most this many calls waiting for a worker.
 _QUEUED_CALLS = 10_000
-_FEED_AT_ONCE = 64
+_FEED_AT_ONCE = 64  # calls; of sequences only
 # Of so many calls that wait, the newest, each can be cancelled.
 _CANCELLABLE = 1 << 16
 
@@ -358,7 +358,7 @@ class _Feeder:
     def run(self):
         """Submits until the iterable is exhausted, raises, or the pool takes no more calls."""
         try:
-            self._feed(iter(self._iterable))
+            self._feed()
         except Exception as error:
             self._refuse(error)
         finally:
@@ -371,30 +371,33 @@ class _Feeder:
         except ValueError:
             util.debug('imap: the pool ended while its arguments were read')
 
-    def _feed(self, items):
+    def _feed(self):
+        if _is_sliceable(self._iterable):
+            self._feed_slices(self._iterable)
+        else:
+            self._feed_chunks(iter(self._iterable))
+
+    def _feed_slices(self, items):
+        """A sequence has its items at hand, so many chunks are submitted together, which is cheaper."""
         at_once = self._chunksize * max(1, _FEED_AT_ONCE // self._chunksize)
-        while True:
-            self._client.wait_for_room(_QUEUED_CALLS)
-            batch, error = _take(items, at_once)
-            if error is not None:
-                del batch[len(batch) - len(batch) % self._chunksize:]  # an unfinished chunk goes with the error
-            if batch:
-                self._calls.extend(self._func, False, batch, self._chunksize)
-            if error is not None:
-                raise error
-            if len(batch) < at_once:
-                return
+        for start in range(0, len(items), at_once):
+            self._submit(items[start:start + at_once])
+
+    def _feed_chunks(self, items):
+        """Nothing read waits for the next item but that of its own chunk: the iterator may be slow, or wait for a result."""
+        for chunk in _chunks(items, self._chunksize):
+            self._submit(chunk)
+
+    def _submit(self, items):
+        self._calls.extend(self._func, False, items, self._chunksize)
+        self._client.wait_for_room(_QUEUED_CALLS)
 
 
-def _take(items, count):
-    """(up to `count` items, None), or (those before it, the exception that ended them)."""
-    batch = []
-    try:
-        for item in itertools.islice(items, count):
-            batch.append(item)
-    except Exception as error:
-        return batch, error
-    return batch, None
+def _chunks(items, size):
+    """An iterator over tuples of `size` items; an error of the iterator's takes the chunk it comes in along."""
+    if size == 1:
+        return zip(items)  # the fastest of its kind
+    return iter(lambda: tuple(itertools.islice(items, size)), ())
 
 
 def _run_callbacks(client, results, lock):

@@ -20,6 +20,7 @@ GOALS = {
     'map, automatic, range, per task': 2.5,
     'map, automatic, list, per task': 1.6,
     'imap_unordered, per task': 8,
+    'imap_unordered, generator, per task': 8,
     'apply_async, 5,000 outstanding, per task': 10,
     'executor, round trip': 20,
     'executor, 4,000 outstanding, per task': 10,
@@ -50,6 +51,8 @@ def measure():
         items = list(range(400000))
         times['map, automatic, list, per task'] = seconds(lambda: pool.map(same, items)) / 400000
         times['imap_unordered, per task'] = seconds(lambda: list(pool.imap_unordered(same, range(20000)))) / 20000
+        times['imap_unordered, generator, per task'] = seconds(
+            lambda: list(pool.imap_unordered(same, (i for i in range(20000))))) / 20000
         times['apply_async, 5,000 outstanding, per task'] = seconds(lambda: outstanding(pool)) / 5000
         times.update(measure_executor(multiprocessing.get_context('spawn')))
         try:
