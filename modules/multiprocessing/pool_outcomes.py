@@ -223,15 +223,26 @@ def unreadable_result(function, error):
 _APPLY, _ONE, _STAR = 1, 2, 3  # of CallKind in runtime/broker/call_frame.h
 
 
-def unpicklable_call(error, function, kind, arguments):
-    """The exception of a call that cannot be submitted because pickling it raised `error`."""
+def unpicklable_call(error, function, kind, arguments, first):
+    """The exception of a call that cannot be submitted because pickling it raised `error`.
+
+    `first` is the place of its first item in what its caller maps over.
+    """
     from . import pickle_errors
-    parts = [('function', function)]
-    if kind == _APPLY and arguments is not None:
-        parts += [('args', arguments[0]), ('kwds', arguments[1])]
-    else:
-        parts += [('item' if kind in (_ONE, _STAR) else 'items', arguments)]
-    return pickle_errors.explain(error, None, parts=parts)
+    return pickle_errors.explain(error, None, parts=[('function', function), *_parts_of_call(kind, arguments, first)])
+
+
+def _parts_of_call(kind, arguments, first):
+    """[(name, object)] of what a call's caller gave, as he knows it; arguments None: it did not come to them."""
+    if arguments is None:
+        return []
+    if kind == _APPLY:
+        return [('args', arguments[0]), ('kwds', arguments[1])]
+    if kind in (_ONE, _STAR):
+        return [(f'items[{first}]', arguments)]
+    if isinstance(arguments, (list, tuple)):
+        return [(f'items[{first + i}]', item) for i, item in enumerate(arguments)]
+    return [(f'items[{first}:{first + len(arguments)}]', arguments)]
 
 
 def describe_report(data):

@@ -243,12 +243,14 @@ PyObject* Extend(PyObject* self, PyObject* args) {
   int star = 0;
   Py_ssize_t chunk_size = 1;
   if (!PyArg_ParseTuple(args, "OpOn:extend", &task.callable, &star, &items, &chunk_size)) return nullptr;
+  chunk_size = std::max<Py_ssize_t>(chunk_size, 1);
   task.star = star != 0;
   task.single = chunk_size == 1;
   return WithClient(self, [&](CallClient& client, CallsState& calls) -> PyObject* {
     const Py_ssize_t length = PySequence_Size(items);
     if (length < 0) return nullptr;
-    const std::vector<Py_ssize_t> bounds = SplitLength(length, std::max<Py_ssize_t>(chunk_size, 1), 1);
+    task.offset = calls.submitted * static_cast<size_t>(chunk_size);
+    const std::vector<Py_ssize_t> bounds = SplitLength(length, chunk_size, 1);
     if (!SubmitChunks(&calls, &client, task, items, bounds)) return nullptr;
     Py_RETURN_NONE;
   });
@@ -351,7 +353,9 @@ PyMethodDef kMethods[] = {
      "collect(timeout=None) -> (True, list of results) or (False, first failure); None when not all have arrived"},
     {"next", Next, METH_VARARGS,
      "next(ordered, timeout=None) -> (ok, value), () at the end, None when none has arrived until then"},
-    {"extend", Extend, METH_VARARGS, "extend(function, star, items, chunksize): more calls of an open submission"},
+    {"extend", Extend, METH_VARARGS,
+     "extend(function, star, items, chunksize): more calls of an open submission\n\n"
+     "The chunksize is the same each time; only the very last chunk may be smaller."},
     {"refuse", Refuse, METH_O, "refuse(exception): one more call, which ends with this exception"},
     {"end", End, METH_NOARGS, "end(): no more calls come to an open submission"},
     {nullptr, nullptr, 0, nullptr},

@@ -49,21 +49,30 @@ bool PrepareFunction(ClientState* state, PyObject* callable, Function* function)
   return true;
 }
 
+// What was to be pickled.
+struct Attempt {
+  PyObject* callable;
+  CallKind kind;
+  PyObject* arguments = nullptr;  // null: it did not come to them
+  size_t first_item = 0;          // where a chunk begins in what its caller maps over
+};
+
 // The Python error that is set, with the way to what cannot be pickled.  Null, with the error still set, when it is none
 // that a call may have as outcome (KeyboardInterrupt, ...).
-PyRef TakePicklingError(ModuleState* module, PyObject* callable, CallKind kind, PyObject* arguments) {
+PyRef TakePicklingError(ModuleState* module, const Attempt& attempt) {
   if (!PyErr_ExceptionMatches(PyExc_Exception)) return {};
   PyRef error = TakeException();
-  PyRef kind_number = PyRef::Steal(PyLong_FromLong(static_cast<long>(kind)));
-  if (!kind_number) return {};
+  PyRef kind = PyRef::Steal(PyLong_FromLong(static_cast<long>(attempt.kind)));
+  PyRef first_item = PyRef::Steal(PyLong_FromSize_t(attempt.first_item));
+  if (!kind || !first_item) return {};
+  PyObject* const arguments = attempt.arguments == nullptr ? Py_None : attempt.arguments;
   return CallOutcomes(module, "unpicklable_call",
-                      {error.get(), callable, kind_number.get(), arguments == nullptr ? Py_None : arguments});
+                      {error.get(), attempt.callable, kind.get(), arguments, first_item.get()});
 }
 
 // The call cannot be submitted: the Python error that is set is its outcome.  False with a Python error.
-bool Refuse(CallsState* calls, CallClient* client, CallId id, uint64_t index, PyObject* callable, CallKind kind,
-            PyObject* arguments) {
-  PyRef error = TakePicklingError(ModuleOf(calls), callable, kind, arguments);
+bool Refuse(CallsState* calls, CallClient* client, CallId id, uint64_t index, const Attempt& attempt) {
+  PyRef error = TakePicklingError(ModuleOf(calls), attempt);
   const bool is_outcome = static_cast<bool>(error);
   if (is_outcome) calls->refused[index] = std::move(error);
   client->Withdraw(id, 1);
@@ -113,7 +122,7 @@ CallKind KindFor(const Task& task) {
 // No call of the submission can be pushed: what pickling its function raised is the outcome of each.
 bool RefuseAll(CallsState* calls, CallClient* client, PyObject* callable, CallId first, uint64_t first_index,
                size_t count) {
-  PyRef error = TakePicklingError(ModuleOf(calls), callable, CallKind::kMap, nullptr);
+  PyRef error = TakePicklingError(ModuleOf(calls), {callable, CallKind::kMap});
   for (size_t i = 0; error && i < count; ++i) calls->refused[first_index + i] = PyRef::Borrow(error.get());
   client->Withdraw(first, count);
   return static_cast<bool>(error);
@@ -153,12 +162,12 @@ bool SubmitOne(CallsState* calls, CallClient* client, PyObject* callable, CallKi
   if (!id.ok()) return SetError(id.status()) != nullptr;
   const uint64_t index = calls->submitted - 1;
   if (!PrepareFunction(AsClient(calls->owner.get()), callable, &function)) {
-    return Refuse(calls, client, *id, index, callable, kind, nullptr);
+    return Refuse(calls, client, *id, index, {callable, kind});
   }
   // A function with state goes together with its arguments: what they share stays shared.
   CallBatch batch(*client, function, !function.is_global(), calls->options);
   if (!batch.Add(ModuleOf(calls), kind, *id, arguments)) {
-    return Refuse(calls, client, *id, index, callable, kind, arguments);
+    return Refuse(calls, client, *id, index, {callable, kind, arguments});
   }
   return FlushOrWithdraw(&batch, client, CallId(), 0);
 }
@@ -180,7 +189,8 @@ bool SubmitChunks(CallsState* calls, CallClient* client, const Task& task, PyObj
     const CallId id = CallId::FromValue(first->value() + i), next = CallId::FromValue(id.value() + 1);
     PyRef chunk = ChunkOf(items, bounds[i], bounds[i + 1], task.single);
     const bool added = chunk && batch.Add(ModuleOf(calls), kind, id, chunk.get());
-    if (!added && !Refuse(calls, client, id, first_index + i, task.callable, kind, chunk.get())) {
+    const Attempt attempt = {task.callable, kind, chunk.get(), task.offset + static_cast<size_t>(bounds[i])};
+    if (!added && !Refuse(calls, client, id, first_index + i, attempt)) {
       client->Withdraw(next, count - i - 1);
       return false;
     }

@@ -27,6 +27,7 @@ struct Task {
   PyObject* callable;
   bool star = false;    // f(*item)
   bool single = false;  // each call is for one item, not for a chunk
+  size_t offset = 0;    // how many items earlier submissions to the same Calls had
 };
 
 // Each returns false with a Python error; the calls that were not pushed are withdrawn.

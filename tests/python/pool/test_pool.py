@@ -490,6 +490,20 @@ class PyhostPoolCases:
         with self.assertRaisesRegex(Exception, 'lambda at .*set_start_method'):
             self.pool.map(lambda x: x, [1])
 
+    def test_error_names_the_item_by_its_place_in_the_iterable(self):
+        bad = Unpicklable()
+        for chunksize in (None, 1, 2, 100):
+            for items in ([1, 2, bad, 4], (1, 2, bad, 4), iter([1, 2, bad, 4])):
+                with self.assertRaisesRegex(RuntimeError, r'^items\[2\]: '):
+                    self.pool.map(identity, items, chunksize)
+            with self.assertRaisesRegex(RuntimeError, r'^items\[2\]\[1\]: '):
+                self.pool.starmap(total, [(1,), (2,), (3, bad)], chunksize)
+        for method in (self.pool.imap, self.pool.imap_unordered):
+            for chunksize in (1, 2, 100):
+                for items in ([*range(200), bad], iter([*range(200), bad])):
+                    with self.assertRaisesRegex(RuntimeError, r'^items\[200\]: '):
+                        list(method(identity, items, chunksize))
+
     def test_function_that_no_worker_can_find(self):
         done = run_script('import multiprocessing\n'
                           'if __name__ == "__main__":\n'
