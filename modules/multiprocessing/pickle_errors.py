@@ -25,8 +25,9 @@ def explain(error, root, *, name='', parts=None, advice=_FORK_ADVICE):
     """The exception to raise instead of `error`, which pickling `root` raised.
 
     `name` stands for the root in the way to the culprit; `parts`, [(name, object)], replaces the root by its
-    parts.  `advice` is added where a function or class is not found under its name.  The result is `error`
-    itself, with a note, where no exception of the same kind can be made.
+    parts.  `advice` is added where a function or class is not found under its name.  The result's cause is `error`,
+    with the traceback of the reducer that raised it; the result is `error` itself, with a note, where no exception of
+    the same kind can be made.
     """
     found = find_path(root, name=name, parts=parts)
     if found is None:
@@ -209,6 +210,8 @@ def _with_text(error, text):
     kind = type(error)
     if kind in (TypeError, AttributeError, RuntimeError, ValueError, NotImplementedError) \
             or kind is pickle.PicklingError:
-        return kind(text)
+        explained = kind(text)
+        explained.__cause__ = error
+        return explained
     error.add_note(text)
     return error

@@ -139,7 +139,9 @@ def pack_unpicklable_result(error, value):
     """The bytes that carry what pickling the result raised."""
     from . import pickle_errors
     explained = pickle_errors.explain(error, value, name='result')
-    return pack_exception(MaybeEncodingError(explained, value))
+    unsent = MaybeEncodingError(explained, value)
+    unsent.__cause__ = explained
+    return pack_exception(unsent)
 
 
 def pack_unsendable_result(error, value):

@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 import time
+import traceback
 import unittest
 import weakref
 from concurrent.futures.process import BrokenProcessPool
@@ -68,6 +69,16 @@ def raise_picky():
     raise Picky('one', 'two')
 
 
+class RaisesBelow:
+    """Raises in a function that its reduction calls."""
+
+    def __reduce__(self):
+        return self.cause_of_it_all()
+
+    def cause_of_it_all(self):
+        raise RuntimeError('will not be pickled')
+
+
 class EndsWhenUnpickled:
     def __reduce__(self):
         return sys.exit, (5,)
@@ -84,6 +95,13 @@ def give(cls):
 
 def give_lock():
     return [1, {'lock': threading.Lock()}]
+
+
+def traceback_of(work):
+    try:
+        work()
+    except RuntimeError:
+        return traceback.format_exc()
 
 
 class ExecutorCase(unittest.TestCase):
@@ -165,6 +183,13 @@ class CallCases:
         with self.assertRaises(TypeError):
             executor.submit(give_lock).result(SOON)
         self.assertEqual(executor.submit(same, 1).result(SOON), 1)
+
+    def test_error_of_pickling_has_the_traceback_of_the_reducer(self):
+        executor = self.executor(1)
+        for way in (lambda: executor.submit(same, RaisesBelow()).result(SOON),
+                    lambda: list(executor.map(same, [RaisesBelow()])),
+                    lambda: executor.submit(give, RaisesBelow).result(SOON)):
+            self.assertIn('in cause_of_it_all', traceback_of(way))
 
     def test_initializer(self):
         executor = self.executor(1, initializer=remember, initargs=('it',))

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import unittest
 
 UNDER_PYHOST = 'pyhost' in os.path.basename(sys.executable)
@@ -110,6 +111,16 @@ class Unpicklable:
         raise RuntimeError('will not be pickled')
 
 
+class RaisesBelow:
+    """Raises in a function that its reduction calls."""
+
+    def __reduce__(self):
+        return self.cause_of_it_all()
+
+    def cause_of_it_all(self):
+        raise RuntimeError('will not be pickled')
+
+
 class TwoArguments(Exception):
     """Pickles, but does not unpickle: its constructor wants two arguments."""
 
@@ -141,6 +152,13 @@ def exit_by_exception(code):
 
 def broken_initializer():
     raise RuntimeError('this worker cannot begin')
+
+
+def traceback_of(work):
+    try:
+        work()
+    except RuntimeError:
+        return traceback.format_exc()
 
 
 def run_script(text, *arguments, **kwds):
@@ -305,6 +323,15 @@ class PoolCases:
         self.assertRaisesRegex(RuntimeError, 'will not be pickled', self.pool.apply, identity, (Unpicklable(),))
         self.assertRaisesRegex(RuntimeError, 'will not be pickled', self.pool.map, identity, [1, Unpicklable(), 3], 1)
         self.assertEqual(self.pool.apply(square, (4,)), 16)
+
+    def test_error_of_pickling_has_the_traceback_of_the_reducer(self):
+        bad, pool = RaisesBelow(), self.pool
+        for way in (lambda: pool.apply(identity, (bad,)),
+                    lambda: pool.apply_async(identity, (bad,)).get(SECONDS),
+                    lambda: pool.map(identity, [bad]),
+                    lambda: next(pool.imap(identity, [bad])),
+                    lambda: next(pool.imap_unordered(identity, iter([bad]), 2))):
+            self.assertIn('in cause_of_it_all', traceback_of(way))
 
     def test_unpicklable_result_fails_its_call_only(self):
         with self.assertRaises(multiprocessing.pool.MaybeEncodingError) as caught:
@@ -489,6 +516,11 @@ class PyhostPoolCases:
             self.pool.apply(identity, ({'key': [1, Unpicklable()]},))
         with self.assertRaisesRegex(Exception, 'lambda at .*set_start_method'):
             self.pool.map(lambda x: x, [1])
+
+    def test_unpicklable_result_has_the_traceback_of_the_reducer(self):
+        with self.assertRaises(multiprocessing.pool.MaybeEncodingError) as caught:
+            self.pool.apply(RaisesBelow)
+        self.assertIn('in cause_of_it_all', str(caught.exception.__cause__))
 
     def test_error_names_the_item_by_its_place_in_the_iterable(self):
         bad = Unpicklable()

@@ -88,6 +88,7 @@ class PathTest(unittest.TestCase):
                 explained = pickle_errors.explain(error, obj, name='it')
                 self.assertIsInstance(explained, kind)
                 self.assertTrue(str(explained).startswith(f'it[0]: {error}'), explained)
+                self.assertIs(error, explained.__cause__)  # with what its traceback, causes and notes tell
 
     def test_error_of_a_class_of_its_own_gets_a_note(self):
         obj = [RaisesStubborn()]
