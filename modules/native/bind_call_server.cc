@@ -225,6 +225,10 @@ PyRef CallStar(PyObject* function, PyObject* arguments, PyObject* keywords) {
   if (!tuple) return {};
   if (keywords == nullptr || keywords == Py_None) return PyRef::Steal(PyObject_CallObject(function, tuple.get()));
   if (PyDict_CheckExact(keywords)) return PyRef::Steal(PyObject_Call(function, tuple.get(), keywords));
+  if (!PyObject_HasAttrString(keywords, "keys")) {  // As f(**keywords) says it; dict.update() would take pairs, too.
+    PyErr_Format(PyExc_TypeError, "argument after ** must be a mapping, not %.200s", Py_TYPE(keywords)->tp_name);
+    return {};
+  }
   PyRef dict = PyRef::Steal(PyDict_New());
   if (!dict || PyDict_Update(dict.get(), keywords) < 0) return {};
   return PyRef::Steal(PyObject_Call(function, tuple.get(), dict.get()));

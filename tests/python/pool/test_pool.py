@@ -1,5 +1,6 @@
 """Pools.  Runs under pyhost and under python3, whose standard library is the oracle for all that it has."""
 
+import collections
 import functools
 import gc
 import multiprocessing
@@ -184,6 +185,14 @@ class PoolCases:
         self.assertEqual(self.pool.apply(total, (1, 2), {'a': 3}), 6)
         self.assertEqual(self.pool.apply(total), 0)
         self.assertEqual(self.pool.apply(total, [4, 5]), 9)
+
+    def test_keywords_are_any_mapping_and_nothing_else(self):
+        self.assertEqual(self.pool.apply(total, (1,), collections.UserDict(a=2)), 3)
+        self.assertEqual(self.pool.apply(total, (1,), collections.Counter('aab')), 4)
+        for keywords in (5, 'text', [('a', 1)]):
+            result = self.pool.apply_async(total, (), keywords)
+            self.assertRaisesRegex(TypeError, 'must be a mapping', result.get, SECONDS)
+            self.assertRaisesRegex(TypeError, 'must be a mapping', self.pool.apply, total, (), keywords)
 
     def test_calls_behind_a_long_one_are_run_meanwhile(self):
         # Small calls one after the other keep one worker busy and the other asleep; then one of them takes long.
