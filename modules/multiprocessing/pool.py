@@ -2,6 +2,8 @@
 
   pool.py            the public classes: how calls are submitted
   pool_results.py    what is returned for them: results to wait for, iterators
+  pool_feeder.py     the threads that submit the calls of an imap()
+  pool_tasks.py      what programs use of the standard library's pool that this one does not need
   pool_outcomes.py   errors, and how they travel
   pool_options.py    what a pool, and a call, may be told besides
   pool_progress.py   progress=True
@@ -18,7 +20,6 @@ Calls go through _pyhost.CallClient (runtime/broker/README.md): the calling thre
 and the thread that waits for a result receives it.
 """
 
-import itertools
 import os
 import sys
 import threading
@@ -27,6 +28,7 @@ import warnings
 from . import get_context, guard, util
 from .context import TimeoutError  # noqa: F401 (known here, as in the standard library)
 from .pool_crew import CLOSE, RUN, TERMINATE, Crew
+from .pool_feeder import Feeder, is_sliceable, start_feeding
 from .pool_options import PoolOptions, QueueOptions, ThreadOptions
 from .pool_outcomes import (CallCancelledError, CallTimeoutError, ExceptionWithTraceback,  # noqa: F401
                             MaybeEncodingError, PoolFailedError, RemoteCallError, RemoteTraceback, WorkerLostError,
@@ -34,6 +36,7 @@ from .pool_outcomes import (CallCancelledError, CallTimeoutError, ExceptionWithT
 from .pool_progress import Progress
 from .pool_results import (ApplyResult, AsyncResult, IMapIterator,  # noqa: F401
                            IMapUnorderedIterator, MapResult)
+from .pool_tasks import Outstanding, TaskQueue, batches_of, mapstar, starmapstar, tasks_of  # noqa: F401
 from .pool_worker import worker  # noqa: F401
 
 __all__ = ['Pool', 'ThreadPool']
@@ -47,14 +50,8 @@ INIT = 'INIT'
 
 # Argument sequences up to this length are submitted at once by imap(); longer and lazy ones by a thread.
 _EAGER_ITEMS = 100_000
-# That thread keeps at most this many calls waiting for a worker.
-_QUEUED_CALLS = 10_000
-_FEED_AT_ONCE = 64  # calls; of sequences only
 # Of so many calls that wait, the newest, each can be cancelled.
 _CANCELLABLE = 1 << 16
-
-# Slices of these give what iterating over them gives, so they can be sent instead of their items.
-_SLICEABLE = (list, tuple, range, str, bytes, bytearray)
 
 
 class Pool:
@@ -110,6 +107,8 @@ class Pool:
         self._results_lock = threading.Lock()
         self._callback_thread = None
         self._client, self._crew = self._make_crew()
+        self._taskqueue = TaskQueue(self._crew, self._options)
+        self._cache = Outstanding(self._client)
         self._crew.start()
         self._pool = self._crew.workers
         self._terminate = util.Finalize(self, self._crew.terminate, exitpriority=15)
@@ -284,16 +283,22 @@ class Pool:
         limit, attempts = options
         calls = self._client.open_calls(func, limit, attempts)
         total = len(iterable) if hasattr(iterable, '__len__') else None
-        if _is_sliceable(iterable) and len(iterable) <= _EAGER_ITEMS:
+        if is_sliceable(iterable) and len(iterable) <= _EAGER_ITEMS:
             calls.extend(func, False, iterable, chunksize)
             calls.end()
         else:
-            feeder = _Feeder(self._crew, calls, func, iterable, chunksize)
-            threading.Thread(target=feeder.run, name='PoolFeeder', daemon=True).start()
+            start_feeding(self._crew, Feeder(self._client, calls, func, iterable, chunksize).run)
         if limit:
             self._crew.expect(limit)
         results = iterator_type(self, calls, Progress(func, total) if progress else None)
         return results if chunksize == 1 else results.chunked()
+
+    # ---- Tasks of a program's own (pool_tasks.py) ------------------------------------------------------------
+
+    _get_tasks = staticmethod(batches_of)
+
+    def _guarded_task_generation(self, result_job, func, iterable):
+        return tasks_of(result_job, func, iterable)
 
     # ---- The end -------------------------------------------------------------------------------------------
 
@@ -343,63 +348,6 @@ class Pool:
         return self._crew.stats()
 
 
-class _Feeder:
-    """Submits the calls of an imap() over something long or lazy, on a thread of its own."""
-
-    def __init__(self, crew, calls, func, iterable, chunksize):
-        self._crew = crew
-        self._client = crew.client
-        self._calls = calls
-        self._func = func
-        self._iterable = iterable
-        self._chunksize = chunksize
-        crew.begin_feeding()
-
-    def run(self):
-        """Submits until the iterable is exhausted, raises, or the pool takes no more calls."""
-        try:
-            self._feed()
-        except Exception as error:
-            self._refuse(error)
-        finally:
-            self._calls.end()
-            self._crew.end_feeding()
-
-    def _refuse(self, error):
-        try:
-            self._calls.refuse(error)
-        except ValueError:
-            util.debug('imap: the pool ended while its arguments were read')
-
-    def _feed(self):
-        if _is_sliceable(self._iterable):
-            self._feed_slices(self._iterable)
-        else:
-            self._feed_chunks(iter(self._iterable))
-
-    def _feed_slices(self, items):
-        """A sequence has its items at hand, so many chunks are submitted together, which is cheaper."""
-        at_once = self._chunksize * max(1, _FEED_AT_ONCE // self._chunksize)
-        for start in range(0, len(items), at_once):
-            self._submit(items[start:start + at_once])
-
-    def _feed_chunks(self, items):
-        """Nothing read waits for the next item but that of its own chunk: the iterator may be slow, or wait for a result."""
-        for chunk in _chunks(items, self._chunksize):
-            self._submit(chunk)
-
-    def _submit(self, items):
-        self._calls.extend(self._func, False, items, self._chunksize)
-        self._client.wait_for_room(_QUEUED_CALLS)
-
-
-def _chunks(items, size):
-    """An iterator over tuples of `size` items; an error of the iterator's takes the chunk it comes in along."""
-    if size == 1:
-        return zip(items)  # the fastest of its kind
-    return iter(lambda: tuple(itertools.islice(items, size)), ())
-
-
 def _run_callbacks(client, results, lock):
     """The callback thread: finishes results in the order in which they come."""
     while True:
@@ -432,17 +380,9 @@ def _default_processes():
     return len(os.sched_getaffinity(0))  # what process_cpu_count() says, before Python 3.13
 
 
-def _is_sliceable(iterable):
-    kind = type(iterable)
-    if kind in _SLICEABLE:
-        return True
-    numpy = sys.modules.get('numpy')
-    return numpy is not None and kind is numpy.ndarray and iterable.ndim > 0
-
-
 def _sequence(iterable):
     """The iterable itself if it can be sliced, else a list of its items."""
-    return iterable if _is_sliceable(iterable) else list(iterable)
+    return iterable if is_sliceable(iterable) else list(iterable)
 
 
 class ThreadPool(Pool):

@@ -51,6 +51,11 @@ class QueueClient(LocalClient):
         super().forget(calls)
 
     @property
+    def queued(self):
+        """Calls that no worker has taken."""
+        return len(self._waiting)
+
+    @property
     def needs_workers(self):
         """Whether there are calls that no worker has taken."""
         return bool(self._waiting) and not self.drained

@@ -123,6 +123,12 @@ class MapResult(ApplyResult):
         super().__init__(pool, calls, callback, error_callback, progress)
         self._lock = threading.Lock()  # held by the thread that receives
 
+    @property
+    def _number_left(self):
+        """How many of its calls (chunks) have no outcome yet."""
+        calls = self._calls
+        return 0 if calls is None else calls.unanswered
+
     def _receive(self, timeout):
         deadline = None if timeout is None else time.monotonic() + max(timeout, 0)
         if not self._lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)):
@@ -154,13 +160,17 @@ class MapResult(ApplyResult):
 
 
 class IMapIterator:
-    """The iterator of imap(): results in the order of the arguments."""
+    """The iterator of imap(): results in the order of the arguments.
+
+    A program may make one itself, IMapIterator(pool), and have tasks run for it (pool_tasks.py).
+    """
 
     _ordered = True
 
-    def __init__(self, pool, calls, progress=None):
+    def __init__(self, pool, calls=None, progress=None):
         self._pool = pool
-        self._calls = calls
+        self._calls = calls if calls is not None else pool._taskqueue.open_calls(self)
+        self._job = self._calls.key
         self._lock = threading.Lock()
         self._progress = progress
         self._shown = 0  # items
@@ -198,6 +208,18 @@ class IMapIterator:
         """The same iterator, over the items of its chunks."""
         self._chunked = True
         return (item for chunk in self for item in chunk)
+
+    def _submit_task(self, function, args):
+        """One more result: that of function(*args)."""
+        calls = self._calls
+        if calls is not None:
+            calls.extend(function, True, [args], 1)
+
+    def _set_length(self, length):
+        """No more tasks come.  `length` is what there were of them."""
+        calls = self._calls
+        if calls is not None:
+            calls.end()
 
 
 class IMapUnorderedIterator(IMapIterator):

@@ -64,6 +64,18 @@ class LocalClient:
                 return
             calls.wait_for_change()
 
+    @property
+    def queued(self):
+        """Calls that no worker has taken."""
+        return self._tasks.qsize()
+
+    @property
+    def unanswered(self):
+        """Calls without an outcome."""
+        with self._lock:
+            pending = list(self._open)
+        return sum(calls.unanswered for calls in pending)
+
     def close(self):
         """No new calls; what the workers do then is their crew's business."""
 
@@ -262,6 +274,12 @@ class LocalCalls:
         """Items of a map that are done."""
         with self._changed:
             return sum(len(value) for ok, value in self._arrived.values() if ok)
+
+    @property
+    def unanswered(self):
+        """Calls without an outcome."""
+        with self._changed:
+            return 0 if self._failure is not None else self._left
 
     def _is_finished(self):
         return self._failure is not None or (self._left == 0 and not self._is_open)

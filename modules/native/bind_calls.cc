@@ -332,6 +332,11 @@ PyObject* Taken(PyObject* self, void*) {
   PyObject* outcome = AsCalls(self)->outcome.get();
   return Py_NewRef(outcome == nullptr ? Py_None : outcome);
 }
+PyObject* Unanswered(PyObject* self, void*) {
+  return WithClient(self, [](CallClient& client, CallsState& calls) {
+    return PyLong_FromUnsignedLongLong(client.CountUnanswered(*calls.group));
+  });
+}
 PyObject* FunctionName(PyObject* self, void*) { return Py_NewRef(AsCalls(self)->function_name.get()); }
 PyObject* First(PyObject* self, void*) { return PyLong_FromUnsignedLongLong(FirstOf(*AsCalls(self)).value()); }
 
@@ -366,6 +371,7 @@ PyGetSetDef kProperties[] = {
     {"function", FunctionName, nullptr, "what messages call the function", nullptr},
     {"first", First, nullptr, "the number of the first call, as in CallClient.stats()", nullptr},
     {"placed", Placed, nullptr, "items of a map whose outcome collect() has seen", nullptr},
+    {"unanswered", Unanswered, nullptr, "number of calls that have no outcome yet", nullptr},
     {"submitted", Submitted, nullptr, "number of calls so far", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };

@@ -432,6 +432,12 @@ uint64_t CallClient::CountUnanswered() {
   return outstanding();
 }
 
+uint64_t CallClient::CountUnanswered(const CallGroup& group) {
+  DrainWhatIsThere();
+  MutexLock lock(mutex_);
+  return group.outstanding_;
+}
+
 // ---- Figures -------------------------------------------------------------------------------------------------
 
 uint64_t CallClient::withdrawn() const {

@@ -210,6 +210,8 @@ class CallClient {
   // What the workers have to do: calls that have not arrived, after the replies that are there were taken in, without waiting.
   // Never too few, as by a loss that is told twice or comes after its call was concluded: callers sleep or start workers by it.
   uint64_t CountUnanswered();
+  // The same, of one group.
+  uint64_t CountUnanswered(const CallGroup& group);
   // Calls that were withdrawn since the pool began.
   uint64_t withdrawn() const;
   // Calls answered or lost since the pool began.

@@ -393,6 +393,7 @@ TEST_F(CallPathTest, AnsweredCallIsNothingForTheWorkersToDo) {
   EXPECT_EQ(client_->CountUnanswered(), 3u);
   EXPECT_EQ(segment_.RunHost([&](HostId self) { Serve(*segment_, self, client_->handle(), 2); }), Exited(0));
   EXPECT_EQ(client_->CountUnanswered(), 1u) << "two have replies, though nobody has waited for them";
+  EXPECT_EQ(client_->CountUnanswered(*group_), 1u);
   client_->CancelQueued();
   EXPECT_EQ(client_->CountUnanswered(), 0u);
 }
