@@ -175,7 +175,11 @@ PyObject* OpenCalls(PyObject* self, PyObject* args) {
       !ParseOptions(limit, attempts, &options)) {
     return nullptr;
   }
-  return WithClient(self, [&](CallClient&) { return NewCalls(self, callable, {.open = true}, options); });
+  return WithClient(self, [&](CallClient&) -> PyObject* {
+    PyRef calls = PyRef::Steal(NewCalls(self, callable, {.open = true}, options));
+    if (calls) AsCalls(calls.get())->keeps_ids = false;
+    return calls.release();
+  });
 }
 
 PyObject* WaitForRoom(PyObject* self, PyObject* args) {

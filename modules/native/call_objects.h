@@ -55,8 +55,9 @@ struct CallsState {
   CallOptions options;
   bool single = false;                 // each call of a map is for one item
   uint64_t submitted = 0;              // the index of the next call
-  // The ids of its calls: from, and how many.
+  // The ids of its calls: from, and how many.  An iteration has none: nobody cancels it, and it may go on for ever.
   absl::InlinedVector<std::pair<CallId, uint64_t>, 1> ids;
+  bool keeps_ids = true;
   PyRef outcome;                       // what take() gave
   PyRef result;                        // what outcome() gives: a single call's (ok, value)
   std::atomic<bool> decoding{false};   // a thread makes that of the arrival; it may give up the GIL meanwhile

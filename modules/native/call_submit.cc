@@ -139,6 +139,7 @@ absl::StatusOr<CallId> Register(CallsState* calls, CallClient* client, uint64_t 
   absl::StatusOr<CallId> first = client->Register(calls->group, count, calls->submitted);
   if (!first.ok()) return first;
   calls->submitted += count;
+  if (!calls->keeps_ids) return first;
   const bool follows =
       !calls->ids.empty() && calls->ids.back().first.value() + calls->ids.back().second == first->value();
   if (follows) {
