@@ -63,9 +63,10 @@ void PoolCore::SubmitAsync(std::string_view function, absl::StatusOr<EncodedValu
   PoolSubmission& call = *submission;
   call.refused_ = Register(call, 1, /*notify=*/true);
   const bool registered = call.refused_.ok();
+  Async async{std::move(submission), std::move(completion)};
   {
     MutexLock lock(mutex_);
-    Async async{std::move(submission), std::move(completion)};
+    if (dropped_) return;  // Nobody polls any more, and a completion would keep us alive for ever.
     if (registered) {
       async_.emplace(call.group_.get(), std::move(async));
     } else {
@@ -235,6 +236,7 @@ absl::Status PoolCore::Expose(std::string_view name, internal::ExposedFunction f
 }
 
 size_t PoolCore::Poll(absl::Duration budget) {
+  const std::shared_ptr<PoolCore> alive = shared_from_this();
   home_.store(ThreadToken(), std::memory_order_relaxed);
   Flush();
   // Not immediate: that would be over before the first thing.
@@ -273,13 +275,14 @@ size_t PoolCore::Complete(Deadline deadline) {
     absl::StatusOr<std::vector<internal::OutcomeOr>> outcomes = async.submission->Await(absl::ZeroDuration());
     async.completion(outcomes.ok() ? std::move(outcomes->front()) : internal::OutcomeOr(outcomes.status()));
     ++done;
-  } while (!deadline.Expired());
+  } while (!dropped_ && !deadline.Expired());
   return done;
 }
 
 size_t PoolCore::DeliverOutput() {
   size_t done = 0;
   for (const auto& [worker, text] : crew_->output().Take()) {
+    if (dropped_) break;
     options_.output.on_output(worker, text);
     ++done;
   }

@@ -8,6 +8,8 @@
 // thread that waits, while nobody has polled), from Poll() or while it waits for an outcome.
 //
 // Lock order: the client's lock, then mutex_ (OnNotice).  No lock is held while anything of the engine's is called.
+//
+// Whatever is called of the engine's may end the pool: who calls it holds the core, and calls nothing more once `dropped_`.
 
 #ifndef PYHOST_RUNTIME_ENGINE_POOL_CORE_H_
 #define PYHOST_RUNTIME_ENGINE_POOL_CORE_H_
@@ -127,6 +129,7 @@ class PoolCore final : public internal::Core, public std::enable_shared_from_thi
 
   Deadlines deadlines_;
   std::atomic<bool> shut_down_{false};
+  std::atomic<bool> dropped_{false};  // set under mutex_: the pool is gone, and what it was to call is dropped
   std::atomic<uint32_t> home_{0};  // ThreadToken of the thread that polled last; 0: none
 
   absl::Mutex mutex_;

@@ -101,6 +101,7 @@ Stats PoolCore::GetStats() {
 
 absl::Status PoolCore::Shutdown(absl::Duration patience) {
   if (!IsOurs()) return absl::FailedPreconditionError("the pool is of the process that this one was forked from");
+  const std::shared_ptr<PoolCore> alive = shared_from_this();
   shut_down_ = true;
   const bool at_once = patience <= absl::ZeroDuration();
   Flush();
@@ -121,7 +122,7 @@ bool PoolCore::AwaitCrew(Deadline deadline) {
   while (!crew_->Close(deadline.AtMost(kBetweenRequests))) {
     if (deadline.Expired()) return false;
     client_->DrainWhatIsThere();
-    while (serves && exposed_->Serve()) {
+    while (serves && !dropped_ && exposed_->Serve()) {
     }
   }
   return true;
@@ -134,6 +135,7 @@ void PoolCore::Drop() {
   absl::flat_hash_map<const CallGroup*, Async> waiting;
   std::deque<Async> completed;
   MutexLock lock(mutex_);
+  dropped_ = true;
   waiting.swap(async_);
   completed.swap(completed_);
 }

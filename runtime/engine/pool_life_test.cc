@@ -66,6 +66,62 @@ TEST_F(PoolLifeTest, PoolThatEndsDropsItsCompletions) {
   EXPECT_EQ(kept.use_count(), 1);
 }
 
+TEST_F(PoolLifeTest, PoolMayEndInsideOfACompletion) {
+  Start({.workers = 1});
+  int ran = 0;
+  for (int i = 0; i < 3; ++i) {
+    pool().CallAsync<int>("builtins:abs", [&](const absl::StatusOr<int>&) {
+      ++ran;
+      EndPool();
+    }, i);
+  }
+  ASSERT_TRUE(pool().Call<int>("builtins:abs", 0).Get().ok());  // The others are done: there is one worker.
+  EXPECT_EQ(pool().Poll(), 1u);
+  EXPECT_EQ(ran, 1);
+}
+
+TEST_F(PoolLifeTest, PoolMayBeReplacedInsideOfAnExposedFunction) {
+  Script("walk", "from pyhost.engine import call\ndef f(): call('travel')\n");
+  Start({.workers = 2});
+  bool replaced = false;
+  ASSERT_TRUE(pool().Expose("travel", [&] {
+    Start({.workers = 1});
+    replaced = true;
+  }).ok());
+  auto first = pool().Call<void>("walk:f"), second = pool().Call<void>("walk:f");
+  PollUntil([&] { return replaced; });
+  EXPECT_EQ(first.Get().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(second.Get().code(), absl::StatusCode::kCancelled);
+  ExpectAlive();
+}
+
+TEST_F(PoolLifeTest, PoolMayEndInsideOfAWaitThatServesAnExposedFunction) {
+  Script("walk", "from pyhost.engine import call\ndef f(): call('leave')\n");
+  Start({.workers = 1});
+  ASSERT_TRUE(pool().Expose("leave", [&] { EndPool(); }).ok());
+  EXPECT_EQ(pool().Call<void>("walk:f").Get().code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(PoolLifeTest, PoolMayEndWhileItsOutputIsDelivered) {
+  Script("say", "def hello(): print('hello')\n");
+  bool ended = false;
+  Start({.workers = 2, .output = {.to = Output::To::kCallback, .on_output = [&](int, std::string_view) {
+    ended = true;
+    EndPool();
+  }}});
+  ASSERT_TRUE(pool().Broadcast<void>("say:hello").Get().ok());
+  while (!ended) pool().Poll();
+}
+
+TEST_F(PoolLifeTest, CompletionOfACallThatComesAfterThePoolsEndIsDropped) {
+  Start({.workers = 1});
+  auto kept = std::make_shared<int>(1);
+  const Caller late = pool().With({});
+  EndPool();
+  late.CallAsync<int>("builtins:abs", [kept](const absl::StatusOr<int>&) { FAIL(); }, 1);
+  EXPECT_EQ(kept.use_count(), 1);
+}
+
 TEST_F(PoolLifeTest, ForkOfTheEngineLeavesItsWorkersAlone) {
   Start({.workers = 1});
   auto future = pool().Call<int>("builtins:abs", -4);

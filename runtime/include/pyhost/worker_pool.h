@@ -21,7 +21,8 @@
 // The process: the pool starts processes that are none of its children (no SIGCHLD, nothing for a wait to find), one thread that
 // has all signals blocked, and descriptors from 200 up.  All pools of a process share its session; their workers end with it.
 //
-// Thread-safe.  Move-only; the destructor is an immediate Shutdown(), and drops completions that have not run.  In a process
+// Thread-safe.  Move-only; the destructor is an immediate Shutdown(), and drops completions that have not run.  It may run inside
+// of whatever the pool calls: nothing more is called then.  In a process
 // forked from the engine the pool is of no use, and its destructor leaves the engine's workers alone.
 
 #ifndef PYHOST_WORKER_POOL_H_
