@@ -59,6 +59,7 @@ std::unique_ptr<internal::Submission> PoolCore::Submit(std::string_view function
 
 void PoolCore::SubmitAsync(std::string_view function, absl::StatusOr<EncodedValue> arguments,
                            const CallOptions& options, internal::Completion completion) {
+  if (!IsOurs()) return;  // Nor does anybody poll here.
   auto submission = std::make_unique<PoolSubmission>(shared_from_this(), function);
   PoolSubmission& call = *submission;
   call.refused_ = Register(call, 1, /*notify=*/true);
@@ -79,18 +80,19 @@ void PoolCore::SubmitAsync(std::string_view function, absl::StatusOr<EncodedValu
 std::unique_ptr<internal::Submission> PoolCore::Broadcast(std::string_view function,
                                                           absl::StatusOr<EncodedValue> arguments) {
   auto submission = std::make_unique<PoolSubmission>(shared_from_this(), function);
-  const std::vector<Crew::WorkerInfo> workers = crew_->workers();
+  const std::vector<Crew::WorkerInfo> workers = IsOurs() ? crew_->workers() : std::vector<Crew::WorkerInfo>();
   submission->refused_ = Register(*submission, workers.size(), /*notify=*/false);
   if (!submission->refused_.ok()) return submission;
   for (size_t i = 0; i < workers.size(); ++i) Push(*submission, i, arguments, CallOptions(), workers[i].id);
   return submission;
 }
 
+absl::Status PoolCore::OfAnotherProcess() {
+  return absl::FailedPreconditionError("the pool is of the process that this one was forked from");
+}
+
 absl::Status PoolCore::Register(PoolSubmission& submission, uint64_t count, bool notify) {
-  if (!IsOurs()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(submission.function_, ": the pool is of the process that this one was forked from"));
-  }
+  if (!IsOurs()) return Annotate(OfAnotherProcess(), submission.function_);
   if (shut_down_) {
     return absl::FailedPreconditionError(absl::StrCat(submission.function_, ": the pool was shut down"));
   }
@@ -127,6 +129,7 @@ void PoolCore::Push(PoolSubmission& submission, uint64_t index, const absl::Stat
 }
 
 void PoolCore::Flush() {
+  if (!IsOurs()) return;
   lanes_->Announce();
   if (const int64_t next = deadlines_.next(); next != Deadlines::kNone) crew_->LookBefore(next);
 }
@@ -137,9 +140,10 @@ PoolSubmission::~PoolSubmission() {
   if (group_ != nullptr && pool_->IsOurs()) pool_->client_->Abandon(*group_);
 }
 
-bool PoolSubmission::Ready() { return group_ == nullptr || pool_->client_->Finished(*group_); }
+bool PoolSubmission::Ready() { return group_ == nullptr || !pool_->IsOurs() || pool_->client_->Finished(*group_); }
 
 bool PoolSubmission::Cancel() {
+  if (!pool_->IsOurs()) return false;
   uint64_t cancelled = 0;
   for (uint64_t i = 0; i < count_; ++i) {
     const CallId call = CallId::FromValue(first_.value() + i);
@@ -232,10 +236,12 @@ int64_t PoolCore::EndOverdue() {
 // ---- Polling ----------------------------------------------------------------------------------------------------
 
 absl::Status PoolCore::Expose(std::string_view name, internal::ExposedFunction function) {
+  if (!IsOurs()) return OfAnotherProcess();
   return exposed_->Expose(name, std::move(function));
 }
 
 size_t PoolCore::Poll(absl::Duration budget) {
+  if (!IsOurs()) return 0;
   const std::shared_ptr<PoolCore> alive = shared_from_this();
   home_.store(ThreadToken(), std::memory_order_relaxed);
   Flush();

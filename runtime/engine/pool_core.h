@@ -98,6 +98,7 @@ class PoolCore final : public internal::Core, public std::enable_shared_from_thi
 
   // False in a process forked from the engine: workers, thread and locks are the engine's.
   bool IsOurs() const { return session_ == nullptr || session_->me(); }
+  static absl::Status OfAnotherProcess();
 
   // Submitting.
   absl::Status Register(PoolSubmission& submission, uint64_t count, bool notify);

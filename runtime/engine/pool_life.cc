@@ -77,11 +77,13 @@ void PoolCore::OnNotice(Message notice) {
 }
 
 absl::StatusOr<AnyArray> PoolCore::Allocate(DType dtype, std::vector<int64_t> shape) {
+  if (!IsOurs()) return OfAnotherProcess();
   return NewSharedArray(session_->segment(), session_->me(), dtype, std::move(shape));
 }
 
 Stats PoolCore::GetStats() {
   Stats stats;
+  if (!IsOurs()) return stats;
   for (const Crew::WorkerInfo& worker : crew_->workers()) {
     const WorkerFigures figures = lanes_->FiguresOf(worker.id);
     stats.workers.push_back({.number = worker.number,
@@ -100,7 +102,7 @@ Stats PoolCore::GetStats() {
 }
 
 absl::Status PoolCore::Shutdown(absl::Duration patience) {
-  if (!IsOurs()) return absl::FailedPreconditionError("the pool is of the process that this one was forked from");
+  if (!IsOurs()) return OfAnotherProcess();
   const std::shared_ptr<PoolCore> alive = shared_from_this();
   shut_down_ = true;
   const bool at_once = patience <= absl::ZeroDuration();

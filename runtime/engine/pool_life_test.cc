@@ -135,6 +135,25 @@ TEST_F(PoolLifeTest, ForkOfTheEngineLeavesItsWorkersAlone) {
   EXPECT_EQ(pool().Stats().replaced, 0u);
 }
 
+TEST_F(PoolLifeTest, ForkOfTheEngineTakesNoReplies) {
+  Start({.workers = 1});
+  int value = 0;
+  auto future = pool().Call<int>("builtins:abs", -4);
+  pool().CallAsync<int>("builtins:abs", [&](absl::StatusOr<int> result) { value = result.value(); }, -5);
+  while (pool().Stats().workers[0].calls < 2) pool().Flush();  // Both replies are there, and nobody took them in.
+  EXPECT_EQ(testing::RunInChild([&] {
+    EXPECT_EQ(pool().Poll(), 0u);
+    EXPECT_TRUE(future.Ready());  // Get() fails at once.
+    EXPECT_FALSE(future.Cancel());
+    EXPECT_EQ(pool().Allocate<float>({1}).status().code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(pool().Expose("f", [] {}).code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_TRUE(pool().Stats().workers.empty());
+    EndPool();
+  }), testing::Exited(0));
+  PollUntil([&] { return value == 5; });
+  EXPECT_EQ(future.Get().value(), 4);
+}
+
 TEST_F(PoolLifeTest, ScriptsMayUseMultiprocessing) {
   Script("many", "import multiprocessing\ndef square(x): return x * x\n"
                  "def squares():\n  with multiprocessing.Pool(2) as pool: return pool.map(square, range(5))\n");

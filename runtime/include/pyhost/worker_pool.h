@@ -23,7 +23,8 @@
 //
 // Thread-safe.  Move-only; the destructor is an immediate Shutdown(), and drops completions that have not run.  It may run inside
 // of whatever the pool calls: nothing more is called then.  In a process
-// forked from the engine the pool is of no use, and its destructor leaves the engine's workers alone.
+// forked from the engine the pool is of no use: calls are FailedPrecondition, Poll() runs nothing and takes nothing of the
+// engine's, and the destructor leaves the engine's workers alone.
 
 #ifndef PYHOST_WORKER_POOL_H_
 #define PYHOST_WORKER_POOL_H_
