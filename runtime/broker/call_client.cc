@@ -339,12 +339,23 @@ std::vector<Arrival> CallClient::Take(CallGroup& group, size_t max) {
 
 bool CallClient::Finished(CallGroup& group) { return WaitForAll(group, Wait::Try()).ok(); }
 
+std::shared_ptr<CallGroup> CallClient::TakeFinished() {
+  MutexLock lock(mutex_);
+  if (finished_.empty()) return nullptr;
+  std::shared_ptr<CallGroup> group = std::move(finished_.front());
+  finished_.pop_front();
+  return group;
+}
+
 absl::StatusOr<std::vector<std::shared_ptr<CallGroup>>> CallClient::WaitForFinished(Wait wait) {
   for (;;) {
     bool drain = false;
     {
       MutexLock lock(mutex_);
-      if (!finished_.empty()) return std::exchange(finished_, {});
+      if (!finished_.empty()) {
+        const std::deque<std::shared_ptr<CallGroup>> finished = std::exchange(finished_, {});
+        return std::vector<std::shared_ptr<CallGroup>>(finished.begin(), finished.end());
+      }
       drain = notifying_ > 0;
       if (!drain && (stop_waiting_ || !refused_.ok())) return absl::CancelledError("nothing to wait for");
     }
@@ -415,6 +426,13 @@ std::optional<LostCall> CallClient::FirstLost() const {
 }
 
 void CallClient::DrainWhatIsThere() { Await([] { return false; }, Wait::Try()).IgnoreError(); }
+
+bool CallClient::DrainSome() {
+  const uint64_t popped = replies_.popped();
+  bool looked = false;
+  Await([&] { return std::exchange(looked, true); }, Wait::Try()).IgnoreError();
+  return replies_.popped() != popped;
+}
 
 std::string CallClient::TakeReport() {
   DrainWhatIsThere();

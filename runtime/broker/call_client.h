@@ -22,6 +22,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -190,6 +191,8 @@ class CallClient {
   // Terminate or StopWaiting was called and no such group is left.
   absl::StatusOr<std::vector<std::shared_ptr<CallGroup>>> WaitForFinished(Wait wait);
   void StopWaiting();
+  // One of those groups, of what was drained so far; null when there is none.
+  std::shared_ptr<CallGroup> TakeFinished();
 
   // No new calls; the workers end when they have drained the queue.  Idempotent.
   void Close();
@@ -201,6 +204,8 @@ class CallClient {
   absl::Status Drain(Wait wait);
   // Delivers the replies that are there now, without waiting.
   void DrainWhatIsThere();
+  // The same, of some of them.  False: none came.
+  bool DrainSome();
   // The first call that was lost with its worker, and how, of the replies drained so far.
   std::optional<LostCall> FirstLost() const;
   // What a worker that could not begin reported last; empty when none did since the last time.
@@ -291,7 +296,7 @@ class CallClient {
   std::string report_ ABSL_GUARDED_BY(mutex_);
   absl::Status refused_ ABSL_GUARDED_BY(mutex_);    // why no call is taken any more
   Ranges ranges_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::shared_ptr<CallGroup>> finished_ ABSL_GUARDED_BY(mutex_);  // with `notify`
+  std::deque<std::shared_ptr<CallGroup>> finished_ ABSL_GUARDED_BY(mutex_);  // with `notify`
 };
 
 }  // namespace pyhost

@@ -247,24 +247,18 @@ size_t PoolCore::Poll(absl::Duration budget) {
   Flush();
   // Not immediate: that would be over before the first thing.
   const Deadline deadline = Deadline::After(std::max(budget, absl::Nanoseconds(1)));
-  client_->DrainWhatIsThere();
-  size_t done = Complete(deadline);
+  size_t done = 0;
+  bool drained = false;
+  do {
+    drained = client_->DrainSome();
+    done += Complete(deadline);
+  } while (drained && !dropped_ && !deadline.Expired());
   done += DeliverOutput();
   Flush();
   return done;
 }
 
 size_t PoolCore::Complete(Deadline deadline) {
-  absl::StatusOr<std::vector<std::shared_ptr<CallGroup>>> finished = client_->WaitForFinished(Wait::Try());
-  if (finished.ok()) {
-    MutexLock lock(mutex_);
-    for (const std::shared_ptr<CallGroup>& group : *finished) {
-      auto found = async_.find(group.get());
-      if (found == async_.end()) continue;
-      completed_.push_back(std::move(found->second));
-      async_.erase(found);
-    }
-  }
   size_t done = 0;
   do {
     if (exposed_->Serve()) {
@@ -272,17 +266,22 @@ size_t PoolCore::Complete(Deadline deadline) {
       continue;
     }
     Async async;
-    {
-      MutexLock lock(mutex_);
-      if (completed_.empty()) break;
-      async = std::move(completed_.front());
-      completed_.pop_front();
-    }
+    if (!NextCompleted(&async)) break;
     absl::StatusOr<std::vector<internal::OutcomeOr>> outcomes = async.submission->Await(absl::ZeroDuration());
     async.completion(outcomes.ok() ? std::move(outcomes->front()) : internal::OutcomeOr(outcomes.status()));
     ++done;
   } while (!dropped_ && !deadline.Expired());
   return done;
+}
+
+bool PoolCore::NextCompleted(Async* completed) {
+  const std::shared_ptr<CallGroup> finished = client_->TakeFinished();
+  MutexLock lock(mutex_);
+  if (auto async = async_.extract(finished.get())) completed_.push_back(std::move(async.mapped()));
+  if (completed_.empty()) return false;
+  *completed = std::move(completed_.front());
+  completed_.pop_front();
+  return true;
 }
 
 size_t PoolCore::DeliverOutput() {

@@ -117,6 +117,8 @@ class PoolCore final : public internal::Core, public std::enable_shared_from_thi
 
   // What Poll does, until the deadline; how many.
   size_t Complete(Deadline deadline);
+  // The next completion that may run; false when there is none.
+  bool NextCompleted(Async* completed) ABSL_LOCKS_EXCLUDED(mutex_);
   size_t DeliverOutput();
   bool AwaitCrew(Deadline deadline);
 

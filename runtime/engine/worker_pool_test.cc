@@ -255,6 +255,21 @@ TEST_F(CallTest, PollStopsWhenItsBudgetIsOver) {
   EXPECT_EQ(done, 10);
 }
 
+TEST_F(CallTest, PollOfManyRepliesStopsWhenItsBudgetIsOver) {
+  Start({.workers = 1});
+  constexpr int kCalls = 100'000;
+  int done = 0;
+  for (int i = 0; i < kCalls; ++i) pool().CallAsync<int>("builtins:abs", [&](const absl::StatusOr<int>&) { ++done; }, i);
+  pool().Flush();
+  while (pool().Stats().workers[0].calls < kCalls) absl::SleepFor(absl::Milliseconds(10));  // All replies wait.
+  const absl::Time before = absl::Now();
+  EXPECT_GE(pool().Poll(absl::Microseconds(100)), 1u);
+  const absl::Time between = absl::Now();
+  EXPECT_LT(done, kCalls / 2);
+  PollUntil([&] { return done == kCalls; });
+  EXPECT_LT(between - before, absl::Now() - between);
+}
+
 // ---- Order and time -------------------------------------------------------------------------------------------
 
 TEST_F(CallTest, HigherPriorityIsTakenFirst) {
