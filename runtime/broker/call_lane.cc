@@ -54,16 +54,6 @@ bool CallLane::Cancel(CallId call) {
   return cancelled;
 }
 
-std::vector<CallId> CallLane::TakeQueued() {
-  std::vector<CallId> taken;
-  for (;;) {
-    absl::StatusOr<std::vector<Message>> calls = calls_.PopBatch(64, Wait::Try());
-    if (!calls.ok()) return taken;
-    PYHOST_CRASH_POINT("lane-queued-taken");
-    for (const Message& call : *calls) taken.push_back(CallId::FromValue(call.tag()));
-  }
-}
-
 const Hand* CallLane::HandOf(HostId worker) const {
   if (worker.slot() >= view_.hands.size()) return nullptr;
   const Hand& hand = view_.hands[worker.slot()];

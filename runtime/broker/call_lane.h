@@ -12,7 +12,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -40,8 +39,6 @@ class CallLane {
   void NotifyReaders(uint32_t calls) { calls_.NotifyReaders(calls); }
   // True: no worker will run it.  Its group is to be told (CallClient::Settle).
   bool Cancel(CallId call);
-  // Takes all calls off that no worker has taken.
-  std::vector<CallId> TakeQueued();
 
   uint64_t queued() const { return calls_.depth(); }
   CallId RunningOn(HostId worker) const;

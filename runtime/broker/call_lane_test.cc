@@ -127,7 +127,7 @@ class CallLaneCrashTest : public CallLaneTest {
 TEST_F(CallLaneCrashTest, EngineThatDiesAnywhereLeavesNothingBehind) {
   const SegmentUsage before = segment_->Usage();
   for (const char* point : {"lane-pool-created", "lane-queue-held", "lane-ticket-issued", "lane-pushed", "lane-cancelled",
-                            "lane-queued-taken", "lane-terminated", "lane-queue-released"}) {
+                            "lane-terminated", "lane-queue-released"}) {
     for (int nth : {1, 2}) {
       SCOPED_TRACE(std::string(point) + " " + std::to_string(nth));
       EXPECT_EQ(segment_.RunHost([&](HostId self) {
@@ -138,7 +138,6 @@ TEST_F(CallLaneCrashTest, EngineThatDiesAnywhereLeavesNothingBehind) {
                     const CallId cancelled = engine.Push(*lane, std::string(100'000, 'b'));
                     EXPECT_TRUE(lane->Cancel(cancelled));
                     engine.Settle(cancelled);
-                    lane->TakeQueued();
                   }
                 }),
                 Killed(SIGKILL));

@@ -77,17 +77,15 @@ void Crew::BeginWatching(std::function<int64_t()> look, std::function<void(HostI
 
 absl::Status Crew::StartWorker(int number, Deadline deadline) {
   Worker worker{.number = number, .process = nullptr, .faults = nullptr, .output = nullptr};
-  PYHOST_ASSIGN_OR_RETURN(std::shared_ptr<CallLane> lane, lanes_->NewOwnLane());
   PYHOST_ASSIGN_OR_RETURN(worker.faults, FaultFile::Create());
   PYHOST_ASSIGN_OR_RETURN(WorkerOutput::Ends output, output_->Open());
   const WorkerSeat seat{.number = number,
-                        .lanes = lanes_->HandlesFor(*lane),
+                        .lanes = lanes_->HandlesFor(number),
                         .wait_at = Lanes::kWaitAt,
                         .faults = worker.faults->fd(),
                         .output = output.theirs_fd};
   PYHOST_ASSIGN_OR_RETURN(worker.process, starter_->Start(seat, deadline));
   if (output.ours.valid()) worker.output = std::make_shared<UniqueFd>(std::move(output.ours));
-  lanes_->AddOwnLane(worker.process->id(), std::move(lane));
   MutexLock lock(mutex_);
   // Stopped meanwhile: Stop() waits for it with the others.
   if (state_ == State::kStopping) worker.process->Signal(SIGKILL).IgnoreError();
@@ -188,7 +186,7 @@ void Crew::LookBefore(int64_t nanos) {
 
 std::vector<int> Crew::RemoveEnded() {
   std::vector<int> missing;
-  std::vector<std::pair<Worker, std::string>> ended;
+  std::vector<Worker> ended;
   // Before our lock: the client's lock may be held by who asks us something.
   const uint64_t queued = lanes_->queued();
   const uint64_t answered = client_->answered();
@@ -202,8 +200,8 @@ std::vector<int> Crew::RemoveEnded() {
         ++worker;
         continue;
       }
-      ended.emplace_back(*worker, worker->process->ExitReason());
-      if (state_ == State::kRunning) NoteDeath(ended.back().second, answered);
+      ended.push_back(*worker);
+      if (state_ == State::kRunning) NoteDeath(worker->process->ExitReason(), answered);
       if (state_ == State::kRunning || (state_ == State::kClosing && queued > 0)) missing.push_back(worker->number);
       faults_.push_back({worker->process->id(), worker->faults->Read()});
       worker = workers_.erase(worker);
@@ -211,14 +209,13 @@ std::vector<int> Crew::RemoveEnded() {
     while (faults_.size() > kFaultsKept) faults_.pop_front();
     replaced_ += static_cast<int>(missing.size());
   }
-  for (const auto& [worker, how] : ended) Bury(worker, how);
+  for (const Worker& worker : ended) Bury(worker);
   return missing;
 }
 
-void Crew::Bury(const Worker& worker, const std::string& how) {
+void Crew::Bury(const Worker& worker) {
   while (worker.output && output_->Read(worker.number, worker.output->get()) && HasInput(worker.output->get())) {
   }
-  lanes_->DropOwnLane(worker.process->id(), absl::AbortedError(how));
   std::erase_if(buried_, [this](HostId dead) { return lanes_->AwaitReport(dead, Deadline::After(absl::ZeroDuration())); });
   buried_.push_back(worker.process->id());
   on_end_(worker.process->id());
@@ -227,13 +224,11 @@ void Crew::Bury(const Worker& worker, const std::string& how) {
 // ---- Stuck workers ------------------------------------------------------------------------------------------
 
 std::optional<std::string> Crew::EndStuck(CallId call) {
-  const HostId running = lanes_->WorkerRunning(call);
-  if (!running) return std::nullopt;
   Worker stuck{};
   {
     MutexLock lock(mutex_);
     for (const Worker& worker : workers_) {
-      if (worker.process->id() == running) stuck = worker;
+      if (lanes_->Runs(worker.process->id(), call)) stuck = worker;
     }
   }
   if (stuck.process == nullptr) return std::nullopt;
@@ -242,7 +237,7 @@ std::optional<std::string> Crew::EndStuck(CallId call) {
   // Whether it is still in that call can be known only while it stands still.
   if (!stuck.process->Signal(SIGSTOP).ok()) return std::nullopt;
   AwaitStopped(stuck.process->pid());
-  if (!(lanes_->WorkerRunning(call) == running)) {
+  if (!lanes_->Runs(stuck.process->id(), call)) {
     stuck.process->Signal(SIGCONT).IgnoreError();
     return std::nullopt;
   }

@@ -106,7 +106,7 @@ class Crew {
   void ReadOutput(const std::vector<Worker>& workers, std::span<const pollfd> events);
   void Wake();
   // What belongs to a worker that has ended.
-  void Bury(const Worker& worker, const std::string& how);
+  void Bury(const Worker& worker);
   // The numbers of workers that ended and are to be replaced.
   std::vector<int> RemoveEnded() ABSL_LOCKS_EXCLUDED(mutex_);
   void TellFailure() ABSL_LOCKS_EXCLUDED(mutex_);

@@ -124,6 +124,18 @@ TEST_F(IsolationTest, PoolWhoseReplacementsCannotBeginGivesUpAndSaysWhy) {
   EXPECT_THAT(Text(status), HasSubstr("exited with code 7"));
 }
 
+TEST_F(IsolationTest, BroadcastToAWorkerThatCannotBeReplacedFailsWithThePool) {
+  Script("crash", "import os\ndef leave(): os._exit(9)\n");
+  Script("first", "import os\nmarker = __file__ + '.began'\n"
+                  "if os.path.exists(marker): os._exit(7)\nopen(marker, 'w').close()\n");
+  Start({.workers = 1, .preload = {"first"}, .restarts = {.deaths = 3, .period = absl::Seconds(60)}});
+  EXPECT_EQ(Error("crash:leave").code(), absl::StatusCode::kAborted);
+  const auto results = pool().Broadcast<int>("builtins:int").Get();
+  ASSERT_TRUE(results.ok()) << results.status();
+  ASSERT_EQ(results->size(), 1u);
+  EXPECT_EQ(results->front().status().code(), absl::StatusCode::kUnavailable);
+}
+
 // ---- The engine's own process ---------------------------------------------------------------------------------
 
 volatile sig_atomic_t child_signals = 0;

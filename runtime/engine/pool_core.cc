@@ -53,7 +53,7 @@ std::unique_ptr<internal::Submission> PoolCore::Submit(std::string_view function
   auto submission = std::make_unique<PoolSubmission>(shared_from_this(), function);
   submission->refused_ = Register(*submission, arguments.size(), /*notify=*/false);
   if (!submission->refused_.ok()) return submission;
-  for (size_t i = 0; i < arguments.size(); ++i) Push(*submission, i, arguments[i], options, HostId());
+  for (size_t i = 0; i < arguments.size(); ++i) Push(*submission, i, arguments[i], options, kAnyWorker);
   return submission;
 }
 
@@ -74,16 +74,18 @@ void PoolCore::SubmitAsync(std::string_view function, absl::StatusOr<EncodedValu
       completed_.push_back(std::move(async));
     }
   }
-  if (registered) Push(call, 0, arguments, options, HostId());
+  if (registered) Push(call, 0, arguments, options, kAnyWorker);
 }
 
 std::unique_ptr<internal::Submission> PoolCore::Broadcast(std::string_view function,
                                                           absl::StatusOr<EncodedValue> arguments) {
   auto submission = std::make_unique<PoolSubmission>(shared_from_this(), function);
-  const std::vector<Crew::WorkerInfo> workers = IsOurs() ? crew_->workers() : std::vector<Crew::WorkerInfo>();
-  submission->refused_ = Register(*submission, workers.size(), /*notify=*/false);
+  const auto workers = static_cast<uint64_t>(options_.workers);
+  submission->refused_ = Register(*submission, workers, /*notify=*/false);
   if (!submission->refused_.ok()) return submission;
-  for (size_t i = 0; i < workers.size(); ++i) Push(*submission, i, arguments, CallOptions(), workers[i].id);
+  for (uint64_t worker = 0; worker < workers; ++worker) {
+    Push(*submission, worker, arguments, CallOptions(), static_cast<int>(worker));
+  }
   return submission;
 }
 
@@ -107,9 +109,8 @@ absl::Status PoolCore::Register(PoolSubmission& submission, uint64_t count, bool
   return absl::OkStatus();
 }
 
-// `worker`: the one that is to run it; none: any.
 void PoolCore::Push(PoolSubmission& submission, uint64_t index, const absl::StatusOr<EncodedValue>& arguments,
-                    const CallOptions& options, HostId worker) {
+                    const CallOptions& options, int worker) {
   const CallId call = CallId::FromValue(submission.first_.value() + index);
   if (!arguments.ok()) return client_->Settle(call, arguments.status());
   const CallHeader header{.kind = CallKind::kStar,
@@ -123,7 +124,8 @@ void PoolCore::Push(PoolSubmission& submission, uint64_t index, const absl::Stat
       std::as_bytes(std::span(arguments->bytes))};
   const std::vector<Handle> handles = arguments->handles.empty() ? std::vector<Handle>() : HandlesOf(*arguments);
   const MessageView message{.parts = parts, .handles = handles, .tag = call.value()};
-  const absl::Status pushed = worker ? lanes_->PushTo(worker, message) : lanes_->Push(options.priority, message);
+  const absl::Status pushed =
+      worker == kAnyWorker ? lanes_->Push(options.priority, message) : lanes_->PushTo(worker, message);
   if (!pushed.ok()) return client_->Settle(call, pushed);
   if (options.deadline != absl::InfiniteDuration()) deadlines_.Add(call, NanosAfter(options.deadline));
 }

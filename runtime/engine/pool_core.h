@@ -100,10 +100,11 @@ class PoolCore final : public internal::Core, public std::enable_shared_from_thi
   bool IsOurs() const { return session_ == nullptr || session_->me(); }
   static absl::Status OfAnotherProcess();
 
-  // Submitting.
+  // Submitting.  `worker`: the number of the one that is to run it.
+  static constexpr int kAnyWorker = -1;
   absl::Status Register(PoolSubmission& submission, uint64_t count, bool notify);
   void Push(PoolSubmission& submission, uint64_t index, const absl::StatusOr<EncodedValue>& arguments,
-            const CallOptions& options, HostId worker);
+            const CallOptions& options, int worker);
 
   // Outcomes.
   absl::Status AwaitGroup(CallGroup& group, Deadline deadline);

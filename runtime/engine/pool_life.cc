@@ -32,7 +32,7 @@ absl::Status PoolCore::Begin() {
   if (!session.ok()) return Annotate(session.status(), not_up);
   session_ = *session;
   PYHOST_ASSIGN_OR_RETURN(client_, CallClient::Create(session_->segment(), session_->me()));
-  PYHOST_ASSIGN_OR_RETURN(lanes_, Lanes::Create(session_->segment(), *client_));
+  PYHOST_ASSIGN_OR_RETURN(lanes_, Lanes::Create(session_->segment(), *client_, options_.workers));
   exposed_ = std::make_unique<ExposedFunctions>(session_);
   client_->SetNoticeSink(this);
   absl::StatusOr<std::unique_ptr<Crew>> crew = Crew::Start(session_, client_.get(), lanes_.get(), options_, deadline);

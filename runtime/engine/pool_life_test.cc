@@ -299,11 +299,10 @@ TEST_F(PoolLifeTest, LibraryOfAnotherVersionIsRefusedByTheProgram) {
   auto client = CallClient::Create(session->segment(), session->me()).value();
   Reports reports;
   client->SetNoticeSink(&reports);
-  auto lanes = Lanes::Create(session->segment(), *client).value();
-  auto own = lanes->NewOwnLane().value();
+  auto lanes = Lanes::Create(session->segment(), *client, 1).value();
   auto faults = FaultFile::Create().value();
   auto starter = WorkerStarter::Create(session, options, "0.0.1").value();
-  const WorkerSeat seat{.lanes = lanes->HandlesFor(*own), .wait_at = Lanes::kWaitAt, .faults = faults->fd()};
+  const WorkerSeat seat{.lanes = lanes->HandlesFor(0), .wait_at = Lanes::kWaitAt, .faults = faults->fd()};
   auto worker = starter->Start(seat, Deadline::After(absl::Seconds(30))).value();
   EXPECT_TRUE(worker->Wait(Wait::Forever()).ok());
   client->Drain(Wait::Try()).IgnoreError();

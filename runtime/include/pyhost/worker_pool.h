@@ -117,8 +117,9 @@ class WorkerPool : public Caller {
   // pool->With({.priority = Priority::kHigh, .deadline = absl::Milliseconds(5)}).Call<double>(...)
   Caller With(const CallOptions& options) const { return Caller(core_, options); }
 
-  // Once on every worker there is, beside its other calls; results by worker number.  Workers that are started later do not
-  // run it: what every worker needs belongs into Options::startup_code.
+  // Once on every worker, beside its other calls; results by worker number, one for each.  For a worker that is just being
+  // replaced its replacement runs it.  Workers that are started later do not: what every worker needs belongs into
+  // Options::startup_code.
   template <typename R, typename... A>
   FutureList<R> Broadcast(std::string_view function, const A&... arguments) const {
     return FutureList<R>(core_->Broadcast(function, EncodeArguments(arguments...)));
