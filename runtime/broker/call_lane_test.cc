@@ -25,7 +25,7 @@ using ::pyhost::testing::Exited;
 using ::pyhost::testing::KillAtCrashPoint;
 using ::pyhost::testing::Killed;
 
-constexpr uint32_t kCancellable = 16;
+constexpr uint32_t kTickets = 16;
 
 Wait Soon() { return {Deadline::After(absl::Seconds(20)), nullptr}; }
 
@@ -36,8 +36,8 @@ class Engine {
  public:
   Engine(Segment& segment, HostId me)
       : client_(*CallClient::Create(segment, me)),
-        preferred_(*CallLane::Create(segment, *client_, kCancellable)),
-        other_(*CallLane::Create(segment, *client_, kCancellable)),
+        preferred_(*CallLane::Create(segment, *client_, kTickets)),
+        other_(*CallLane::Create(segment, *client_, kTickets)),
         group_(client_->NewGroup()) {}
 
   CallLane& preferred() { return *preferred_; }
@@ -102,7 +102,13 @@ class CallLaneTest : public ::testing::Test {
   }
   void ServeAll(Engine& engine) {
     engine.Close();
-    EXPECT_EQ(segment_.RunHost([&](HostId self) { Serve(self, engine.handles()); }), Exited(0));
+    HostId worker;
+    const auto child = segment_.StartHost([&](HostId self) { Serve(self, engine.handles()); }, &worker);
+    while (engine.other().Refill(kTickets)) {
+    }
+    const testing::ChildEnd end = child->Reap();
+    EXPECT_EQ(end, Exited(0));
+    segment_.Bury(worker, end);
   }
 
   using Outcomes = std::map<uint64_t, std::string>;
@@ -115,6 +121,36 @@ TEST_F(CallLaneTest, CallsOfEveryLaneAreAnsweredToOneClient) {
   engine.Push(engine.preferred(), "a");
   ServeAll(engine);
   EXPECT_EQ(engine.Outcomes(), (Outcomes{{0, "b"}, {1, "a"}}));
+}
+
+TEST_F(CallLaneTest, CallsBeyondTheTicketsAreKeptBackAndFollowInTheirOrder) {
+  Engine engine(*segment_, segment_.me());
+  Outcomes expected;
+  for (uint64_t i = 0; i < 3 * kTickets; ++i) {
+    expected[i] = std::to_string(i);
+    engine.Push(engine.other(), expected[i]);
+  }
+  EXPECT_TRUE(engine.other().keeps_back());
+  EXPECT_EQ(engine.other().queued(), 3 * kTickets);
+  EXPECT_TRUE(engine.other().Refill(kTickets));  // Nobody took any meanwhile.
+  ServeAll(engine);
+  EXPECT_EQ(engine.Outcomes(), expected);
+}
+
+TEST_F(CallLaneTest, EveryCallThatWaitsCanBeCancelled) {
+  Engine engine(*segment_, segment_.me());
+  Outcomes expected;
+  std::vector<CallId> calls;
+  for (uint64_t i = 0; i < 3 * kTickets; ++i) calls.push_back(engine.Push(engine.other(), "x"));
+  for (uint64_t i = 0; i < 3 * kTickets; ++i) {
+    expected[i] = "failed";
+    EXPECT_TRUE(engine.other().Cancel(calls[i])) << i;
+    EXPECT_FALSE(engine.other().Cancel(calls[i])) << i;
+    engine.Settle(calls[i]);
+  }
+  EXPECT_FALSE(engine.other().keeps_back());
+  ServeAll(engine);
+  EXPECT_EQ(engine.Outcomes(), expected);
 }
 
 class CallLaneCrashTest : public CallLaneTest {
@@ -145,6 +181,24 @@ TEST_F(CallLaneCrashTest, EngineThatDiesAnywhereLeavesNothingBehind) {
       EXPECT_EQ(segment_->Usage().used_bytes, before.used_bytes);
     }
   }
+}
+
+TEST_F(CallLaneCrashTest, TicketOfACallThatDiedOnItsWayIsFreeAgain) {
+  Engine engine(*segment_, segment_.me());
+  engine.Push(engine.other(), "0");
+  EXPECT_EQ(segment_.RunHost([&](HostId self) {
+              KillAtCrashPoint("pool-after-take", 1);
+              Serve(self, engine.handles());
+            }),
+            Killed(SIGKILL));
+  Outcomes expected = {{0, "lost"}};
+  for (uint64_t i = 1; i <= kTickets; ++i) {  // The last one is to have the ticket of the first.
+    expected[i] = std::to_string(i);
+    engine.Push(engine.other(), expected[i]);
+  }
+  EXPECT_TRUE(engine.other().keeps_back());
+  ServeAll(engine);
+  EXPECT_EQ(engine.Outcomes(), expected);
 }
 
 TEST_F(CallLaneCrashTest, CallThatADeadWorkerTookIsLostAndThoseOfAllLanesGoOn) {

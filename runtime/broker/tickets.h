@@ -10,7 +10,7 @@
 // Exactly one of Cancel and Take gets a waiting call.  A call whose word belongs to another (more calls are outstanding
 // than there are words) cannot be cancelled and is always run: the newest ones have the words.
 //
-// Thread- and process-safe, but Issue and Cancel are the caller's alone, one thread at a time.  Owns nothing.
+// Thread- and process-safe, but Issue, Revoke and Cancel are the caller's alone, one thread at a time.  Owns nothing.
 
 #ifndef PYHOST_RUNTIME_BROKER_TICKETS_H_
 #define PYHOST_RUNTIME_BROKER_TICKETS_H_
@@ -38,6 +38,20 @@ class Tickets {
     // An older call that was cancelled is still on its way to a worker, who must see it.
     if (StateOf(before) == kCancelled && before >> kStateBits < call.value()) return;
     word.store(Make(call, kWaiting), std::memory_order_release);
+  }
+
+  // The call whose ticket Issue(call) would take away, while that still matters: it waits, or was cancelled and a worker is
+  // to see that.  None: there is none.
+  CallId HolderOf(CallId call) const {
+    if (words_.empty()) return {};
+    const uint64_t word = WordOf(call).load(std::memory_order_acquire);
+    const CallId holder = CallId::FromValue(word >> kStateBits);
+    return StateOf(word) == kTaken || holder == call ? CallId() : holder;
+  }
+
+  // For a call that no worker will look at any more: it died on the way.
+  void Revoke(CallId call) {
+    if (!Change(call, kWaiting, 0)) Change(call, kCancelled, 0);
   }
 
   bool Cancel(CallId call) { return !words_.empty() && Change(call, kWaiting, Make(call, kCancelled)); }

@@ -10,9 +10,9 @@
 namespace pyhost {
 namespace {
 
-// So many of the newest calls of a lane can be cancelled while they wait.
-constexpr uint32_t kCancellable = 16 * 1024;
-constexpr uint32_t kCancellableOwn = 64;
+// So many calls of a lane can be on their way to workers.
+constexpr uint32_t kTickets = 16 * 1024;
+constexpr uint32_t kTicketsOwn = 64;
 
 }  // namespace
 
@@ -20,8 +20,8 @@ absl::StatusOr<std::unique_ptr<Lanes>> Lanes::Create(Segment& segment, CallClien
   std::unique_ptr<Lanes> lanes(new Lanes(segment));
   const size_t count = kShared + static_cast<size_t>(workers);
   for (size_t lane = 0; lane < count; ++lane) {
-    const uint32_t cancellable = lane < kShared ? kCancellable : kCancellableOwn;
-    PYHOST_ASSIGN_OR_RETURN(lanes->lanes_.emplace_back(), CallLane::Create(segment, client, cancellable));
+    const uint32_t tickets = lane < kShared ? kTickets : kTicketsOwn;
+    PYHOST_ASSIGN_OR_RETURN(lanes->lanes_.emplace_back(), CallLane::Create(segment, client, tickets));
   }
   return lanes;
 }
@@ -34,10 +34,16 @@ std::vector<Handle> Lanes::HandlesFor(int worker) const {
 
 // ---- Calls -------------------------------------------------------------------------------------------------------
 
+absl::Status Lanes::PushInto(size_t lane, const MessageView& call) {
+  PYHOST_RETURN_IF_ERROR(lanes_[lane]->Push(call));
+  if (lanes_[lane]->keeps_back()) keeps_back_ = true;
+  return absl::OkStatus();
+}
+
 absl::Status Lanes::Push(Priority priority, const MessageView& call) {
   const auto lane = static_cast<size_t>(priority);
   if (lane >= kShared) return absl::InvalidArgumentError(absl::StrCat("no priority: ", lane));
-  PYHOST_RETURN_IF_ERROR(lanes_[lane]->Push(call));
+  PYHOST_RETURN_IF_ERROR(PushInto(lane, call));
   uint32_t before = unannounced_.load(std::memory_order_relaxed);
   while (before != kAll && !unannounced_.compare_exchange_weak(before, before + 1)) {
   }
@@ -45,7 +51,7 @@ absl::Status Lanes::Push(Priority priority, const MessageView& call) {
 }
 
 absl::Status Lanes::PushTo(int worker, const MessageView& call) {
-  PYHOST_RETURN_IF_ERROR(lanes_[kShared + static_cast<size_t>(worker)]->Push(call));
+  PYHOST_RETURN_IF_ERROR(PushInto(kShared + static_cast<size_t>(worker), call));
   unannounced_.store(kAll);
   return absl::OkStatus();
 }
@@ -53,6 +59,17 @@ absl::Status Lanes::PushTo(int worker, const MessageView& call) {
 void Lanes::Announce() {
   if (unannounced_.load(std::memory_order_relaxed) == 0) return;
   if (const uint32_t calls = unannounced_.exchange(0)) wait_lane().NotifyReaders(calls);
+}
+
+bool Lanes::Refill() {
+  constexpr uint32_t kAtOnce = 4096;
+  if (!keeps_back_.exchange(false)) return false;
+  bool left = false;
+  for (const auto& lane : lanes_) left = lane->Refill(kAtOnce) || left;
+  unannounced_.store(kAll);  // Also for a lane that ends with the last call that it kept back.
+  if (left) keeps_back_ = true;
+  Announce();
+  return left;
 }
 
 bool Lanes::Cancel(CallId call) {

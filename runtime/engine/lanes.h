@@ -39,6 +39,10 @@ class Lanes {
   // For the worker of this number alone.
   absl::Status PushTo(int worker, const MessageView& call);
   void Announce();
+  // Calls beyond those that can be on their way to workers are kept back here, and go when Refill() is called: pushes some, and
+  // says whether others are left.
+  bool keeps_back() const { return keeps_back_.load(std::memory_order_relaxed); }
+  bool Refill();
 
   // True: no worker will run it.
   bool Cancel(CallId call);
@@ -56,11 +60,13 @@ class Lanes {
   static constexpr uint32_t kAll = ~uint32_t{0};
   static constexpr size_t kShared = 3;
   explicit Lanes(Segment& segment) : segment_(segment) {}
+  absl::Status PushInto(size_t lane, const MessageView& call);
   CallLane& wait_lane() { return *lanes_[static_cast<size_t>(Priority::kNormal)]; }
 
   Segment& segment_;
   std::vector<std::unique_ptr<CallLane>> lanes_;  // by Priority, then the workers' own; constant after creation
   std::atomic<uint32_t> unannounced_{0};          // kAll: for a worker of its own, so all are to look
+  std::atomic<bool> keeps_back_{false};
 };
 
 }  // namespace pyhost

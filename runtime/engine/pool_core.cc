@@ -37,6 +37,8 @@ class ReplyOutcome final : public internal::Outcome {
   absl::StatusOr<ReceivedValue> value_ = absl::UnknownError("");
 };
 
+constexpr int64_t kBetweenLooks = 2'000'000;  // nanoseconds
+
 int64_t NanosAfter(absl::Duration duration) {
   if (duration == absl::InfiniteDuration()) return Deadlines::kNone;
   const int64_t now = Deadline::MonotonicNanos(), nanos = absl::ToInt64Nanoseconds(duration);
@@ -127,6 +129,7 @@ void PoolCore::Push(PoolSubmission& submission, uint64_t index, const absl::Stat
   const absl::Status pushed =
       worker == kAnyWorker ? lanes_->Push(options.priority, message) : lanes_->PushTo(worker, message);
   if (!pushed.ok()) return client_->Settle(call, pushed);
+  if (lanes_->keeps_back()) crew_->LookBefore(Deadline::MonotonicNanos() + kBetweenLooks);
   if (options.deadline != absl::InfiniteDuration()) deadlines_.Add(call, NanosAfter(options.deadline));
 }
 
@@ -217,22 +220,25 @@ absl::Status PoolCore::LostError(std::string_view function, CallId call, std::sp
   return LostStatus(function, lost, fault);
 }
 
-int64_t PoolCore::EndOverdue() {
-  constexpr int64_t kAgainNanos = 2'000'000;
-  for (CallId call : deadlines_.TakeOver(Deadline::MonotonicNanos())) {
-    if (!client_->IsOutstanding(call)) continue;
-    if (lanes_->Cancel(call)) {
-      client_->Settle(call, absl::DeadlineExceededError("no worker was free before the call's deadline"));
-      continue;
-    }
-    // Before its worker is ended: the loss may be reported at once.
-    deadlines_.MarkEnded(call);
-    if (crew_->EndStuck(call)) continue;
-    deadlines_.TakeEnded(call);
-    // Its reply is on the way, or it is one of so many that it could not be taken back: looked at again.
-    deadlines_.Add(call, Deadline::MonotonicNanos() + kAgainNanos);
+int64_t PoolCore::LookAfterCalls() {
+  const bool left = lanes_->Refill();
+  const std::vector<CallId> over = deadlines_.TakeOver(Deadline::MonotonicNanos());
+  if (!over.empty()) client_->DrainWhatIsThere();  // What was answered in time is not looked for among the workers.
+  for (CallId call : over) {
+    if (client_->IsOutstanding(call)) EndOverdue(call);
   }
-  return deadlines_.next();
+  return left ? std::min(deadlines_.next(), Deadline::MonotonicNanos() + kBetweenLooks) : deadlines_.next();
+}
+
+void PoolCore::EndOverdue(CallId call) {
+  if (lanes_->Cancel(call)) {
+    return client_->Settle(call, absl::DeadlineExceededError("no worker was free before the call's deadline"));
+  }
+  // Before its worker is ended: the loss may be reported at once.
+  deadlines_.MarkEnded(call);
+  if (crew_->EndStuck(call)) return;
+  deadlines_.TakeEnded(call);
+  deadlines_.Add(call, Deadline::MonotonicNanos() + kBetweenLooks);  // Its reply is on the way, or its loss.
 }
 
 // ---- Polling ----------------------------------------------------------------------------------------------------

@@ -113,8 +113,9 @@ class PoolCore final : public internal::Core, public std::enable_shared_from_thi
   internal::OutcomeOr Open(std::string_view function, CallId call, Arrival arrival);
   absl::Status LostError(std::string_view function, CallId call, std::span<const std::byte> lost_worker);
 
-  // The crew's thread, when a deadline may be over; the next one.
-  int64_t EndOverdue();
+  // The crew's thread, when a deadline may be over or calls are kept back; when it is to look again.
+  int64_t LookAfterCalls();
+  void EndOverdue(CallId call);
 
   // What Poll does, until the deadline; how many.
   size_t Complete(Deadline deadline);

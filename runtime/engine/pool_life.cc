@@ -40,7 +40,7 @@ absl::Status PoolCore::Begin() {
     return Annotate(crew.status(), not_up);
   }
   crew_ = *std::move(crew);
-  crew_->BeginWatching([this] { return EndOverdue(); }, [this](HostId worker) { exposed_->DropWorker(worker); });
+  crew_->BeginWatching([this] { return LookAfterCalls(); }, [this](HostId worker) { exposed_->DropWorker(worker); });
   return AwaitWorkers(deadline);
 }
 

@@ -6,7 +6,9 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <map>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -380,6 +382,36 @@ TEST_F(CallTest, DeadlineOfAWaitingCallCostsNoWorker) {
   EXPECT_THAT(Text(status), HasSubstr("no worker was free before the call's deadline"));
   EXPECT_TRUE(nap.Get().ok());
   EXPECT_EQ(pool().Stats().replaced, 0u);
+}
+
+TEST_F(CallTest, EveryWaitingCallHasItsDeadlineKeptAndCanBeCancelled) {
+  Script("busy", "import os, time\ndef until(path):\n  while not os.path.exists(path): time.sleep(0.001)\n");
+  Start({.workers = 1});
+  const std::string free = scripts() + "/free";
+  auto busy = pool().Call<void>("busy:until", free);
+  pool().Flush();
+  while (pool().Stats().waiting != 0) std::this_thread::yield();
+  const std::vector<int> items(40'000, 1);
+  auto late = pool().With({.deadline = absl::Milliseconds(200)}).Map<int>("builtins:abs", items);
+  auto unwanted = pool().Map<int>("builtins:abs", items);
+  EXPECT_EQ(pool().Stats().waiting, 2 * items.size());
+  EXPECT_TRUE(unwanted.Cancel());
+  const auto results = late.Get();
+  ASSERT_TRUE(results.ok()) << results.status();
+  for (const auto& result : *results) ASSERT_EQ(result.status().code(), absl::StatusCode::kDeadlineExceeded);
+  std::ofstream(free).close();
+  EXPECT_TRUE(busy.Get().ok());
+  EXPECT_EQ(pool().Stats().replaced, 0u);
+}
+
+TEST_F(CallTest, CallsWithoutNumberAreAnsweredInTheirOrder) {
+  Start({.workers = 2});
+  std::vector<int> items(100'000);
+  std::iota(items.begin(), items.end(), 0);
+  EXPECT_EQ(AllValues(pool().Map<int>("builtins:abs", items).Get()), items);
+  auto last = pool().Map<int>("builtins:abs", items);
+  EXPECT_TRUE(pool().Shutdown(absl::Seconds(60)).ok());
+  EXPECT_EQ(AllValues(last.Get()), items);
 }
 
 TEST_F(CallTest, HotWorkersServeWithoutEverBeingWoken) {
