@@ -115,6 +115,9 @@ void PoolCore::Push(PoolSubmission& submission, uint64_t index, const absl::Stat
                     const CallOptions& options, int worker) {
   const CallId call = CallId::FromValue(submission.first_.value() + index);
   if (!arguments.ok()) return client_->Settle(call, arguments.status());
+  if (options.deadline <= absl::ZeroDuration()) {
+    return client_->Settle(call, absl::DeadlineExceededError("its deadline was over when it was submitted"));
+  }
   const CallHeader header{.kind = CallKind::kStar,
                           .flags = 0,
                           .reserved = 0,

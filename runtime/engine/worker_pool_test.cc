@@ -384,6 +384,18 @@ TEST_F(CallTest, DeadlineOfAWaitingCallCostsNoWorker) {
   EXPECT_EQ(pool().Stats().replaced, 0u);
 }
 
+TEST_F(CallTest, CallWhoseDeadlineIsOverWhenItIsSubmittedIsNotRun) {
+  Script("count", "count = 0\ndef add():\n  global count\n  count += 1\n  return count\n");
+  Start({.workers = 1});
+  for (absl::Duration over : {absl::ZeroDuration(), absl::Seconds(-1), -absl::InfiniteDuration()}) {
+    const absl::Status status = pool().With({.deadline = over}).Call<void>("count:add").Get();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+    EXPECT_THAT(Text(status), HasSubstr("its deadline was over when it was submitted"));
+  }
+  EXPECT_EQ(pool().Call<int>("count:add").Get().value(), 1);
+  EXPECT_EQ(pool().Stats().replaced, 0u);
+}
+
 TEST_F(CallTest, EveryWaitingCallHasItsDeadlineKeptAndCanBeCancelled) {
   Script("busy", "import os, time\ndef until(path):\n  while not os.path.exists(path): time.sleep(0.001)\n");
   Start({.workers = 1});
