@@ -105,11 +105,17 @@ void Crew::Run() {
       Fail(absl::StrCat("worker ", number, " could not be started: ", std::string(started.message())));
     }
     TellFailure();
-    if (Deadline::MonotonicNanos() >= next_look_.load()) next_look_.store(look_());
+    Look();
   }
   TellFailure();
   AwaitReports();
   finished_.Notify();
+}
+
+void Crew::Look() {
+  if (Deadline::MonotonicNanos() < next_look_.load()) return;
+  next_look_ = kNever;  // Before the look: what it comes too late for is asked for anew.
+  BringForward(look_());
 }
 
 void Crew::TellFailure() {
@@ -145,7 +151,9 @@ void Crew::Sleep() {
   std::vector<pollfd> events = {{wake_.get(), POLLIN, 0}};
   for (const Worker& worker : workers) events.push_back({worker.process->sentinel(), POLLIN, 0});
   for (const Worker& worker : workers) events.push_back({worker.output ? worker.output->get() : -1, POLLIN, 0});
-  if (poll(events.data(), events.size(), SleepMillis()) <= 0) return;
+  const int ready = poll(events.data(), events.size(), SleepMillis());
+  woken_.exchange(false);  // Reads, too: what was done before the wake-up is seen by what follows.
+  if (ready <= 0) return;
   uint64_t count = 0;
   if (events[0].revents != 0 && read(wake_.get(), &count, sizeof(count)) < 0) return;  // Somebody else's wake-up.
   ReadOutput(workers, std::span(events).subspan(1 + workers.size()));
@@ -156,7 +164,7 @@ int Crew::SleepMillis() const {
   // A process has ended whose exit word is not there yet: its reaper needs a moment.
   const int most = awaiting_exit_ ? 2 : 10'000;
   const int64_t next = next_look_.load();
-  if (next == std::numeric_limits<int64_t>::max()) return awaiting_exit_ ? most : -1;
+  if (next == kNever) return awaiting_exit_ ? most : -1;
   const int64_t left = (next - Deadline::MonotonicNanos() + kNanosPerMilli - 1) / kNanosPerMilli;
   return static_cast<int>(std::clamp<int64_t>(left, 0, most));
 }
@@ -172,16 +180,21 @@ void Crew::ReadOutput(const std::vector<Worker>& workers, std::span<const pollfd
 }
 
 void Crew::Wake() {
+  if (woken_.exchange(true)) return;
   const uint64_t one = 1;
   // Full only when it is to wake already.
   if (write(wake_.get(), &one, sizeof(one)) < 0) return;
 }
 
-void Crew::LookBefore(int64_t nanos) {
+bool Crew::BringForward(int64_t nanos) {
   int64_t next = next_look_.load();
   while (nanos < next && !next_look_.compare_exchange_weak(next, nanos)) {
   }
-  if (nanos < next) Wake();
+  return nanos < next;
+}
+
+void Crew::LookBefore(int64_t nanos) {
+  if (BringForward(nanos)) Wake();
 }
 
 std::vector<int> Crew::RemoveEnded() {

@@ -67,7 +67,7 @@ class Crew {
   // What a worker that ended, now or before, wrote about a crash; empty when nothing.
   std::string FaultOf(HostId worker) const;
   // Starts the thread.  It calls `look` when LookBefore() asked for it; `look` says when next (nanoseconds of
-  // CLOCK_MONOTONIC).  `on_end`: a worker has ended.
+  // CLOCK_MONOTONIC).  `on_end`: a worker has ended.  LookBefore() wakes the thread only when it would sleep longer.
   void BeginWatching(std::function<int64_t()> look, std::function<void(HostId)> on_end);
   void LookBefore(int64_t nanos);
 
@@ -104,6 +104,9 @@ class Crew {
   void Sleep();
   int SleepMillis() const;
   void ReadOutput(const std::vector<Worker>& workers, std::span<const pollfd> events);
+  void Look();
+  // The next look; false when it is earlier already.
+  bool BringForward(int64_t nanos);
   void Wake();
   // What belongs to a worker that has ended.
   void Bury(const Worker& worker);
@@ -129,7 +132,9 @@ class Crew {
   std::vector<HostId> buried_;  // ended; what they had may not be reported yet
   std::thread thread_;
   absl::Notification finished_;  // of the thread: no worker is left, and what they lost is reported
-  std::atomic<int64_t> next_look_{std::numeric_limits<int64_t>::max()};
+  static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+  std::atomic<int64_t> next_look_{kNever};
+  std::atomic<bool> woken_{false};  // and has not begun to look around since
 
   mutable absl::Mutex mutex_;
   State state_ ABSL_GUARDED_BY(mutex_) = State::kRunning;

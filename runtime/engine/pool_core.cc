@@ -133,13 +133,14 @@ void PoolCore::Push(PoolSubmission& submission, uint64_t index, const absl::Stat
       worker == kAnyWorker ? lanes_->Push(options.priority, message) : lanes_->PushTo(worker, message);
   if (!pushed.ok()) return client_->Settle(call, pushed);
   if (lanes_->keeps_back()) crew_->LookBefore(Deadline::MonotonicNanos() + kBetweenLooks);
-  if (options.deadline != absl::InfiniteDuration()) deadlines_.Add(call, NanosAfter(options.deadline));
+  if (const int64_t deadline = NanosAfter(options.deadline); deadline != Deadlines::kNone) {
+    deadlines_.Add(call, deadline);
+    crew_->LookBefore(deadline);
+  }
 }
 
 void PoolCore::Flush() {
-  if (!IsOurs()) return;
-  lanes_->Announce();
-  if (const int64_t next = deadlines_.next(); next != Deadlines::kNone) crew_->LookBefore(next);
+  if (IsOurs()) lanes_->Announce();
 }
 
 // ---- Outcomes -------------------------------------------------------------------------------------------------

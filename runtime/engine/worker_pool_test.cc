@@ -373,6 +373,18 @@ def in_another_thread(): threading.Thread(target=spin).start(); signal.pause()
   PollUntil([&] { return pool().Stats().replaced == 8; });  // The other worker may have answered before the last was.
 }
 
+TEST_F(CallTest, DeadlineIsKeptThoughNobodyPolls) {
+  Script("stuck", "import time\ndef spin():\n  while True: pass\n");
+  Start({.workers = 1, .hot_workers = true});
+  auto far = pool().With({.deadline = absl::Seconds(1000)}).Call<int>("builtins:abs", 1);
+  auto stuck = pool().With({.deadline = absl::Milliseconds(50)}).Call<void>("stuck:spin");
+  const absl::Time end = absl::Now() + absl::Seconds(30);
+  while (pool().Stats().replaced == 0 && absl::Now() < end) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_LT(absl::Now(), end);
+  EXPECT_EQ(far.Get().value(), 1);
+  EXPECT_EQ(stuck.Get().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
 TEST_F(CallTest, DeadlineOfAWaitingCallCostsNoWorker) {
   Script("slow", "import time\ndef nap(): time.sleep(0.3)\n");
   Start({.workers = 1});
