@@ -134,7 +134,7 @@ void Crew::AwaitReports() {
   const Deadline deadline = Deadline::After(kReportPatience);
   for (HostId worker : buried_) lanes_->AwaitReport(worker, deadline);
   buried_.clear();
-  client_->Drain(Wait::Try()).IgnoreError();
+  client_->Drain({deadline, nullptr}).IgnoreError();  // Waits for another thread that has them in its hands.
 }
 
 bool Crew::Done() const {

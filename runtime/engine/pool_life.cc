@@ -14,6 +14,12 @@
 #include "runtime/values/segment_block.h"
 
 namespace pyhost {
+namespace {
+
+// For another thread that has the last replies in its hands; a thousand times what it needs.
+constexpr absl::Duration kDrainPatience = absl::Seconds(1);
+
+}  // namespace
 
 absl::StatusOr<std::shared_ptr<PoolCore>> PoolCore::Start(Options options) {
   if (options.workers < 0) return absl::InvalidArgumentError(absl::StrCat("a pool of ", options.workers, " workers"));
@@ -109,7 +115,7 @@ absl::Status PoolCore::Shutdown(absl::Duration patience) {
   Flush();
   lanes_->Close();
   const bool orderly = !at_once && AwaitCrew(Deadline::After(patience));
-  if (orderly) client_->Drain(Wait::Try()).IgnoreError();
+  if (orderly) client_->Drain({Deadline::After(kDrainPatience), nullptr}).IgnoreError();
   lanes_->Terminate();
   client_->Terminate(absl::CancelledError("the pool was shut down"));
   crew_->Stop();
