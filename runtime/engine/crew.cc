@@ -98,18 +98,43 @@ absl::Status Crew::StartWorker(int number, Deadline deadline) {
 void Crew::Run() {
   while (!Done()) {
     Sleep();
-    for (int number : RemoveEnded()) {
-      const absl::Status started = StartWorker(number, Deadline::After(kStartPatience));
-      if (started.ok()) continue;
-      MutexLock lock(mutex_);
-      Fail(absl::StrCat("worker ", number, " could not be started: ", std::string(started.message())));
-    }
+    RemoveEnded();
+    StartMissing();
     TellFailure();
     Look();
   }
   TellFailure();
   AwaitReports();
   finished_.Notify();
+}
+
+bool Crew::WantsReplacements() const {
+  const uint64_t queued = lanes_->queued();
+  MutexLock lock(mutex_);
+  return state_ == State::kRunning || (state_ == State::kClosing && queued > 0);
+}
+
+void Crew::StartMissing() {
+  if (missing_.empty()) return;
+  if (!WantsReplacements()) return missing_.clear();
+  while (!missing_.empty() && Deadline::MonotonicNanos() >= next_start_) {
+    const absl::Status started = StartWorker(missing_.back(), Deadline::After(kStartPatience));
+    if (!started.ok()) return NoteFailedStart(missing_.back(), started);
+    missing_.pop_back();
+    start_pause_ = absl::ZeroDuration();
+  }
+}
+
+// What keeps a worker from starting may be over soon: no memory, or no descriptors, for a moment.  The pause stays short enough
+// for the intensity to be reached.
+void Crew::NoteFailedStart(int number, const absl::Status& why) {
+  constexpr absl::Duration kFirstPause = absl::Milliseconds(10), kLongestPause = absl::Seconds(1);
+  const absl::Duration longest = restarts_.period / (2 * std::max(restarts_.deaths, 1));
+  start_pause_ = std::clamp(2 * start_pause_, kFirstPause, std::clamp(longest, kFirstPause, kLongestPause));
+  next_start_ = Deadline::MonotonicNanos() + absl::ToInt64Nanoseconds(start_pause_);
+  const uint64_t answered = client_->answered();
+  MutexLock lock(mutex_);
+  NoteDeath(absl::StrCat("worker ", number, " could not be started: ", std::string(why.message())), answered);
 }
 
 void Crew::Look() {
@@ -139,7 +164,7 @@ void Crew::AwaitReports() {
 
 bool Crew::Done() const {
   MutexLock lock(mutex_);
-  return workers_.empty() && state_ != State::kRunning;
+  return workers_.empty() && missing_.empty() && state_ != State::kRunning;
 }
 
 void Crew::Sleep() {
@@ -163,7 +188,7 @@ int Crew::SleepMillis() const {
   constexpr int64_t kNanosPerMilli = 1'000'000;
   // A process has ended whose exit word is not there yet: its reaper needs a moment.
   const int most = awaiting_exit_ ? 2 : 10'000;
-  const int64_t next = next_look_.load();
+  const int64_t next = std::min(next_look_.load(), missing_.empty() ? kNever : next_start_);
   if (next == kNever) return awaiting_exit_ ? most : -1;
   const int64_t left = (next - Deadline::MonotonicNanos() + kNanosPerMilli - 1) / kNanosPerMilli;
   return static_cast<int>(std::clamp<int64_t>(left, 0, most));
@@ -197,8 +222,7 @@ void Crew::LookBefore(int64_t nanos) {
   if (BringForward(nanos)) Wake();
 }
 
-std::vector<int> Crew::RemoveEnded() {
-  std::vector<int> missing;
+void Crew::RemoveEnded() {
   std::vector<Worker> ended;
   // Before our lock: the client's lock may be held by who asks us something.
   const uint64_t queued = lanes_->queued();
@@ -215,15 +239,16 @@ std::vector<int> Crew::RemoveEnded() {
       }
       ended.push_back(*worker);
       if (state_ == State::kRunning) NoteDeath(worker->process->ExitReason(), answered);
-      if (state_ == State::kRunning || (state_ == State::kClosing && queued > 0)) missing.push_back(worker->number);
+      if (state_ == State::kRunning || (state_ == State::kClosing && queued > 0)) {
+        missing_.push_back(worker->number);
+        ++replaced_;
+      }
       faults_.push_back({worker->process->id(), worker->faults->Read()});
       worker = workers_.erase(worker);
     }
     while (faults_.size() > kFaultsKept) faults_.pop_front();
-    replaced_ += static_cast<int>(missing.size());
   }
   for (const Worker& worker : ended) Bury(worker);
-  return missing;
 }
 
 void Crew::Bury(const Worker& worker) {
@@ -288,7 +313,7 @@ void Crew::NoteDeath(const std::string& how, uint64_t answered) {
   const int deaths = static_cast<int>(deaths_.size());
   if (deaths < restarts_.deaths && report_.ok()) return;
   if (!report_.ok()) return Fail(std::string(report_.message()));
-  Fail(absl::StrCat(deaths, " workers ended within ", absl::FormatDuration(restarts_.period),
+  Fail(absl::StrCat(deaths, " workers ended, or could not be started, within ", absl::FormatDuration(restarts_.period),
                     " and no call was answered meanwhile; the last: ", how));
 }
 

@@ -4,6 +4,8 @@
 //   kClosing   workers end when the calls are done; one that ends before is replaced while calls wait
 //   kStopping  nobody is replaced
 //
+// A replacement that cannot be started is tried again after a pause that grows; each try counts as a death to RestartIntensity.
+//
 // It also ends workers that are stuck in a call beyond its deadline, and reads what workers print for a callback.
 //
 // The thread is the engine's only thread of ours.  It has all signals blocked, sleeps in poll() on the workers' sentinels, and
@@ -110,8 +112,10 @@ class Crew {
   void Wake();
   // What belongs to a worker that has ended.
   void Bury(const Worker& worker);
-  // The numbers of workers that ended and are to be replaced.
-  std::vector<int> RemoveEnded() ABSL_LOCKS_EXCLUDED(mutex_);
+  void RemoveEnded() ABSL_LOCKS_EXCLUDED(mutex_);
+  void StartMissing() ABSL_LOCKS_EXCLUDED(mutex_);
+  bool WantsReplacements() const ABSL_LOCKS_EXCLUDED(mutex_);
+  void NoteFailedStart(int number, const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
   void TellFailure() ABSL_LOCKS_EXCLUDED(mutex_);
   void AwaitReports();
   void NoteDeath(const std::string& how, uint64_t answered) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -128,8 +132,12 @@ class Crew {
   const UniqueFd wake_;  // eventfd
   std::function<int64_t()> look_;
   std::function<void(HostId)> on_end_;
-  bool awaiting_exit_ = false;  // the thread's, as buried_
+  // The thread's.
+  bool awaiting_exit_ = false;
   std::vector<HostId> buried_;  // ended; what they had may not be reported yet
+  std::vector<int> missing_;    // the numbers of workers that ended and are to be replaced
+  absl::Duration start_pause_ = absl::ZeroDuration();  // after the last start, if it failed
+  int64_t next_start_ = 0;                             // nanoseconds of CLOCK_MONOTONIC
   std::thread thread_;
   absl::Notification finished_;  // of the thread: no worker is left, and what they lost is reported
   static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();

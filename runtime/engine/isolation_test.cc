@@ -3,14 +3,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "runtime/engine/pool_test_util.h"
 
@@ -119,9 +122,53 @@ TEST_F(IsolationTest, PoolWhoseReplacementsCannotBeginGivesUpAndSaysWhy) {
   EXPECT_EQ(Error("crash:leave").code(), absl::StatusCode::kAborted);
   const absl::Status status = Error("crash:leave");
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(Text(status), HasSubstr("the pool gave up: 3 workers ended within 1m and no call was answered meanwhile; the "
-                                      "last: "));
+  EXPECT_THAT(Text(status), HasSubstr("the pool gave up: 3 workers ended, or could not be started, within 1m and no call was "
+                                      "answered meanwhile; the last: "));
   EXPECT_THAT(Text(status), HasSubstr("exited with code 7"));
+}
+
+// While it lives, the process can open no descriptor.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    const rlimit few = {32, before_.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &few);
+    for (int fd = dup(0); fd >= 0; fd = dup(0)) taken_.push_back(fd);
+  }
+  ~NoDescriptors() {
+    for (int fd : taken_) close(fd);
+    setrlimit(RLIMIT_NOFILE, &before_);
+  }
+
+ private:
+  rlimit before_ = {};
+  std::vector<int> taken_;
+};
+
+TEST_F(IsolationTest, WorkerThatCannotBeReplacedForAMomentIsReplacedThen) {
+  Script("crash", "import os\ndef leave(): os._exit(9)\n");
+  Start({.workers = 1, .restarts = {.deaths = 1000, .period = absl::Seconds(60)}});
+  auto no_descriptors = std::make_unique<NoDescriptors>();
+  auto lost = pool().Call<void>("crash:leave");
+  auto waiting = pool().Call<int>("builtins:abs", -5);
+  EXPECT_EQ(lost.Get().code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(waiting.Get(absl::Milliseconds(200)).status().code(), absl::StatusCode::kDeadlineExceeded);
+  no_descriptors.reset();
+  EXPECT_EQ(waiting.Get().value(), 5);
+}
+
+TEST_F(IsolationTest, PoolWhoseWorkersCannotBeReplacedGivesUpAndNamesTheCause) {
+  Script("crash", "import os\ndef leave(): os._exit(9)\n");
+  Start({.workers = 1, .restarts = {.deaths = 4, .period = absl::Seconds(60)}});
+  const NoDescriptors no_descriptors;
+  auto lost = pool().Call<void>("crash:leave");
+  auto waiting = pool().Call<int>("builtins:abs", -5);
+  EXPECT_EQ(lost.Get().code(), absl::StatusCode::kAborted);
+  const absl::Status status = waiting.Get().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(Text(status), HasSubstr("worker 0 could not be started: "));
+  EXPECT_THAT(Text(status), HasSubstr("Too many open files"));
 }
 
 TEST_F(IsolationTest, BroadcastToAWorkerThatCannotBeReplacedFailsWithThePool) {

@@ -14,8 +14,8 @@
 
 namespace pyhost {
 
-// A pool gives up (every call fails, and says why) when `deaths` workers have ended within `period` and no call was
-// answered meanwhile.
+// A pool gives up (every call fails, and says why) when `deaths` workers have ended, or could not be started, within `period` and
+// no call was answered meanwhile.
 struct RestartIntensity {
   int deaths = 10;
   absl::Duration period = absl::Seconds(10);
