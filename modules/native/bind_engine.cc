@@ -1,6 +1,8 @@
 // What a C++ engine's worker needs: the loop that takes its calls, calls and answers.  What a call names, and how an error
 // is told, is decided by the module pyhost.engine.
 
+#include <unistd.h>
+
 #include <memory>
 #include <span>
 #include <string>
@@ -33,7 +35,8 @@ bool& Forget() {
   return forget;
 }
 
-// Serves the calls of one pool on one thread.  Whatever a call raises is its outcome and does not end the worker.
+// Serves the calls of one pool on one thread.  Whatever a call raises is its outcome and does not end the worker.  A process that
+// a script forked, and that comes back here, is no worker: it leaves.
 class EngineWorker {
  public:
   EngineWorker(ModuleState* state, LaneServer& server, PyObject* resolve, PyObject* describe)
@@ -57,6 +60,7 @@ class EngineWorker {
   LaneServer& server_;
   const PyRef resolve_;
   const PyRef describe_;
+  const pid_t pid_ = getpid();
   absl::flat_hash_map<std::string, PyRef> functions_;  // by name
   std::string scalar_;                                 // the reply being built
 };
@@ -92,6 +96,7 @@ bool EngineWorker::Run() {
 
 bool EngineWorker::Serve(Message message) {
   PyRef result = Execute(std::move(message));
+  if (getpid() != pid_) _exit(0);
   return result ? ReplyValue(result.get()) : ReplyError(TakeException());
 }
 

@@ -279,6 +279,8 @@ std::optional<std::string> Crew::EndStuck(CallId call) {
     stuck.process->Signal(SIGCONT).IgnoreError();
     return std::nullopt;
   }
+  // With what it started.  It stands still, so the group of its number is its own.
+  kill(-stuck.process->pid(), SIGKILL);
   stuck.process->Signal(SIGKILL).IgnoreError();
   return stuck.faults->Read();
 }

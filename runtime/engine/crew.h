@@ -63,8 +63,8 @@ class Crew {
   // Kills the workers and returns when they are gone.  Idempotent.
   void Stop();
 
-  // Ends the worker that runs this call, if it still does when it has stopped, and says where in the script it was.  Nothing
-  // when the call was over.
+  // Ends the worker that runs this call, with the processes of its group, if it still does when it has stopped, and says where in
+  // the script it was.  Nothing when the call was over.
   std::optional<std::string> EndStuck(CallId call);
   // What a worker that ended, now or before, wrote about a crash; empty when nothing.
   std::string FaultOf(HostId worker) const;

@@ -60,6 +60,35 @@ TEST_F(IsolationTest, KillOfTheProcessGroupReachesTheWorkerAlone) {
   PollUntil([&] { return pool().Stats().workers.size() == 2; });
 }
 
+TEST_F(IsolationTest, DeadlineEndsWhatTheWorkerStartedToo) {
+  Script("family", "import subprocess\ndef hang(path):\n  child = subprocess.Popen(['sleep', '1000'])\n"
+                   "  with open(path, 'w') as file: file.write(str(child.pid))\n  child.wait()\n");
+  Start({.workers = 1});
+  const std::string path = scripts() + "/pid";
+  const absl::Status status = pool().With({.deadline = absl::Seconds(2)}).Call<void>("family:hang", path).Get();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  pid_t child = 0;
+  std::ifstream(path) >> child;
+  ASSERT_GT(child, 0);
+  PollUntil([&] { return kill(child, 0) != 0; });
+  ExpectAlive();
+}
+
+TEST_F(IsolationTest, ProcessThatAScriptForkedServesNoCalls) {
+  Script("double", "import os\npids = []\ndef fork():\n  pids.append(os.fork())\n"
+                   "def fail():\n  pids.append(os.fork())\n  raise ValueError('no good')\n"
+                   "def leave():\n  pids.append(os.fork())\n  raise SystemExit(3)\n"
+                   "def ends(): return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]\n"
+                   "def pid(): return os.getpid()\n");
+  Start({.workers = 1});
+  const int worker = pool().Call<int>("double:pid").Get().value();
+  EXPECT_TRUE(Error("double:fork").ok());
+  EXPECT_THAT(Text(Error("double:fail")), HasSubstr("ValueError: no good"));
+  EXPECT_THAT(Text(Error("double:leave")), HasSubstr("sys.exit(3)"));
+  EXPECT_EQ(pool().Call<std::vector<int>>("double:ends").Get().value(), (std::vector<int>{0, 0, 0}));
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(pool().Call<int>("double:pid").Get().value(), worker);
+}
+
 TEST_F(IsolationTest, MemoryBeyondTheLimitIsAMemoryErrorOfTheCall) {
   Script("greedy", "def eat():\n  hoard = []\n  while True: hoard.append(bytearray(1 << 20))\n");
   Start({.workers = 1, .worker_memory_limit = 256 << 20});

@@ -74,8 +74,9 @@ enum class Priority { kHigh, kNormal, kLow };
 struct CallOptions {
   Priority priority = Priority::kNormal;
   // From submission on, whether anybody polls or not.  A call that has no outcome by then ends as DeadlineExceeded: one that
-  // waits is not run, nor is one that is submitted with nothing left; the worker that runs it is killed and replaced, and the error
-  // says where in the script it was.  Noticed within some milliseconds.
+  // waits is not run, nor is one that is submitted with nothing left; the worker that runs it is killed, with the processes that
+  // it started and left in its process group, and replaced, and the error says where in the script it was.  Noticed within some
+  // milliseconds.
   absl::Duration deadline = absl::InfiniteDuration();
 };
 
