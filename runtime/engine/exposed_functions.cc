@@ -27,7 +27,31 @@ absl::StatusOr<EncodedValue> CallContained(const internal::ExposedFunction& func
   }
 }
 
+// What the thread is serving, for the time of a scope; within one, others may begin.
+class Serving {
+ public:
+  explicit Serving(const ExposedFunctions* served) : served_(served), outer_(std::exchange(innermost, this)) {}
+  ~Serving() { innermost = outer_; }
+  Serving(const Serving&) = delete;
+  Serving& operator=(const Serving&) = delete;
+
+  static bool Includes(const ExposedFunctions* functions) {
+    for (const Serving* one = innermost; one != nullptr; one = one->outer_) {
+      if (one->served_ == functions) return true;
+    }
+    return false;
+  }
+
+ private:
+  static thread_local Serving* innermost;
+  const ExposedFunctions* const served_;
+  Serving* const outer_;
+};
+thread_local Serving* Serving::innermost = nullptr;
+
 }  // namespace
+
+bool ExposedFunctions::ServingHere() const { return Serving::Includes(this); }
 
 absl::Status ExposedFunctions::Expose(std::string_view name, internal::ExposedFunction function) {
   if (name.empty()) return absl::InvalidArgumentError("Expose: a function without a name");
@@ -69,6 +93,7 @@ bool ExposedFunctions::Serve() {
   }
   ++serving_;
   const absl::Cleanup done = [this] { --serving_; };
+  const Serving here(this);
   uint64_t id = 0;
   const absl::StatusOr<EncodedValue> result = Run(request, &id);
   const absl::Status answered = Answer(request.sender(), id, result);

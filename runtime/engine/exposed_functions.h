@@ -45,6 +45,8 @@ class ExposedFunctions {
   bool Serve();
   // Requests being served now, on all threads: each has a worker that waits.
   int serving() const { return serving_.load(); }
+  // The calling thread is serving one.
+  bool ServingHere() const;
 
  private:
   absl::StatusOr<EncodedValue> Run(Message& request, uint64_t* id);

@@ -123,6 +123,45 @@ TEST_F(ExposedTest, OrderlyShutdownServesScriptsThatAreStillRunning) {
   EXPECT_EQ(late.Get().value(), 1);
 }
 
+TEST_F(ExposedTest, OrderlyShutdownInsideOfAnExposedFunctionIsAnErrorInstead) {
+  Script("walk", "from pyhost.engine import call\ndef f(): return call('end')\n");
+  Start({.workers = 2});
+  ASSERT_TRUE(pool().Expose("end", [&] { return pool().Shutdown(absl::InfiniteDuration()); }).ok());
+  const absl::Status status = Error("walk:f");
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Text(status), HasSubstr("an exposed function cannot wait for the pool's calls to be done"));
+  ExpectAlive();
+}
+
+TEST_F(ExposedTest, ImmediateShutdownInsideOfAnExposedFunctionEndsItsCallToo) {
+  Script("walk", "from pyhost.engine import call\ndef f(): return call('end')\n");
+  Start({.workers = 2});
+  ASSERT_TRUE(pool().Expose("end", [&] { return pool().Shutdown(absl::ZeroDuration()); }).ok());
+  EXPECT_EQ(Error("walk:f").code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(ExposedTest, AnyThreadServesWhenTheOneThatPolledHasEnded) {
+  Script("walk", "from pyhost.engine import call\ndef f(): return call('one')\n");
+  Start({.workers = 1});
+  ASSERT_TRUE(pool().Expose("one", [] { return 1; }).ok());
+  std::thread([&] { pool().Poll(); }).join();
+  EXPECT_EQ(pool().Call<int>("walk:f").Get(absl::Seconds(30)).value(), 1);
+}
+
+TEST_F(ExposedTest, ThreadThatWaitsServesWhenTheOneThatPolledEndsMeanwhile) {
+  Script("walk", "from pyhost.engine import call\ndef f(): return call('one')\n");
+  Start({.workers = 1});
+  ASSERT_TRUE(pool().Expose("one", [] { return 1; }).ok());
+  auto call = pool().Call<int>("walk:f");
+  std::thread polled([&] {
+    pool().Poll();
+    absl::SleepFor(absl::Milliseconds(200));
+  });
+  absl::SleepFor(absl::Milliseconds(50));
+  EXPECT_EQ(call.Get(absl::Seconds(30)).value(), 1);
+  polled.join();
+}
+
 TEST_F(ExposedTest, ExceptionOfTheEnginesIsTheScriptsErrorAndTheEngineGoesOn) {
   Script("ask", "from pyhost.engine import call, EngineError\n"
                 "def ask(name):\n  try: call(name)\n  except EngineError as error: return f'{error.code} {error}'\n");

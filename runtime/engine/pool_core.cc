@@ -182,8 +182,7 @@ absl::StatusOr<std::vector<internal::OutcomeOr>> PoolSubmission::Await(absl::Dur
 
 absl::Status PoolCore::AwaitGroup(CallGroup& group, Deadline deadline) {
   Flush();
-  const bool serves = ServesHere();
-  const auto request = [&] { return serves && exposed_->HasRequests(); };
+  const auto request = [&] { return HasRequestsForHere(); };
   for (;;) {
     if (absl::Status stuck = WhyStuck(); !stuck.ok() && !client_->Finished(group)) return stuck;
     const absl::Status waited = client_->WaitForAllOr(&group, request, {deadline, nullptr});
@@ -196,9 +195,18 @@ absl::Status PoolCore::AwaitGroup(CallGroup& group, Deadline deadline) {
   }
 }
 
+void PoolCore::MakeThisHome() {
+  if (home_.load(std::memory_order_relaxed) == ThreadToken()) return;
+  MutexLock lock(mutex_);
+  home_.store(ThreadToken(), std::memory_order_relaxed);
+  home_life_ = ThreadLife::OfThisThread();
+}
+
 bool PoolCore::ServesHere() const {
   const uint32_t home = home_.load(std::memory_order_relaxed);
-  return home == 0 || home == ThreadToken();
+  if (home == 0 || home == ThreadToken()) return true;
+  MutexLock lock(mutex_);
+  return home_life_.ended();
 }
 
 absl::Status PoolCore::WhyStuck() const {
@@ -255,7 +263,7 @@ absl::Status PoolCore::Expose(std::string_view name, internal::ExposedFunction f
 size_t PoolCore::Poll(absl::Duration budget) {
   if (!IsOurs()) return 0;
   const std::shared_ptr<PoolCore> alive = shared_from_this();
-  home_.store(ThreadToken(), std::memory_order_relaxed);
+  MakeThisHome();
   Flush();
   // Not immediate: that would be over before the first thing.
   const Deadline deadline = Deadline::After(std::max(budget, absl::Nanoseconds(1)));

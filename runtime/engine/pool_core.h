@@ -5,7 +5,7 @@
 // owner of the submission takes it from there.
 //
 // Threads.  Everything may be called from any thread.  Requests of scripts are served by the thread that polled last (`home_`; any
-// thread that waits, while nobody has polled), from Poll() or while it waits for an outcome.
+// thread that waits, while nobody has polled or when that thread has ended), from Poll() or while it waits for an outcome.
 //
 // Lock order: the client's lock, then mutex_ (OnNotice).  No lock is held while anything of the engine's is called.
 //
@@ -39,6 +39,7 @@
 #include "runtime/engine/exposed_functions.h"
 #include "runtime/engine/lanes.h"
 #include "runtime/session/session.h"
+#include "runtime/sync/thread_life.h"
 
 namespace pyhost {
 
@@ -108,7 +109,9 @@ class PoolCore final : public internal::Core, public std::enable_shared_from_thi
 
   // Outcomes.
   absl::Status AwaitGroup(CallGroup& group, Deadline deadline);
-  bool ServesHere() const;
+  void MakeThisHome() ABSL_LOCKS_EXCLUDED(mutex_);
+  bool ServesHere() const ABSL_LOCKS_EXCLUDED(mutex_);
+  bool HasRequestsForHere() const { return exposed_->HasRequests() && ServesHere(); }
   absl::Status WhyStuck() const;
   internal::OutcomeOr Open(std::string_view function, CallId call, Arrival arrival);
   absl::Status LostError(std::string_view function, CallId call, std::span<const std::byte> lost_worker);
@@ -137,7 +140,8 @@ class PoolCore final : public internal::Core, public std::enable_shared_from_thi
   std::atomic<bool> dropped_{false};  // set under mutex_: the pool is gone, and what it was to call is dropped
   std::atomic<uint32_t> home_{0};  // ThreadToken of the thread that polled last; 0: none
 
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
+  ThreadLife home_life_ ABSL_GUARDED_BY(mutex_);  // that thread's
   int ready_ ABSL_GUARDED_BY(mutex_) = 0;  // workers that have begun, ever
   absl::Status report_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<const CallGroup*, Async> async_ ABSL_GUARDED_BY(mutex_);

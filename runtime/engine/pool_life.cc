@@ -109,9 +109,13 @@ Stats PoolCore::GetStats() {
 
 absl::Status PoolCore::Shutdown(absl::Duration patience) {
   if (!IsOurs()) return OfAnotherProcess();
+  const bool at_once = patience <= absl::ZeroDuration();
+  if (!at_once && exposed_->ServingHere()) {
+    return absl::FailedPreconditionError(
+        "an exposed function cannot wait for the pool's calls to be done: its own script's would never be");
+  }
   const std::shared_ptr<PoolCore> alive = shared_from_this();
   shut_down_ = true;
-  const bool at_once = patience <= absl::ZeroDuration();
   Flush();
   lanes_->Close();
   const bool orderly = !at_once && AwaitCrew(Deadline::After(patience));
@@ -126,12 +130,10 @@ absl::Status PoolCore::Shutdown(absl::Duration patience) {
 // Scripts that are being finished may still call the engine.
 bool PoolCore::AwaitCrew(Deadline deadline) {
   constexpr absl::Duration kBetweenRequests = absl::Milliseconds(2);
-  const bool serves = ServesHere();
   while (!crew_->Close(deadline.AtMost(kBetweenRequests))) {
     if (deadline.Expired()) return false;
     client_->DrainWhatIsThere();
-    while (serves && !dropped_ && exposed_->Serve()) {
-    }
+    while (!dropped_ && HasRequestsForHere()) exposed_->Serve();
   }
   return true;
 }

@@ -131,9 +131,9 @@ class WorkerPool : public Caller {
 
   // Makes `function` callable from scripts: pyhost.engine.call(name, ...).  It is any callable with parameters and a result that
   // codec.h knows; a result of absl::Status or absl::StatusOr may be an error, which the script gets as an EngineError; so
-  // are arguments that do not fit, and an exception that it throws (INTERNAL).  It runs on the thread that polls: in Poll(), and in Get() on the thread that polled last (any
-  // thread's, while none has).  It may call the pool, and wait for it as long as another worker is free.
-  // Replaces a function of that name.
+  // are arguments that do not fit, and an exception that it throws (INTERNAL).  It runs on the thread that polls: in Poll(), and in
+  // Get() and Shutdown() on the thread that polled last (on any, while none has, or when that one has ended).  It may call the pool,
+  // and wait for it as long as another worker is free.  Replaces a function of that name.
   template <typename F>
   absl::Status Expose(std::string_view name, F function) const {
     return core_->Expose(name, internal::MakeExposed(std::move(function)));
@@ -157,6 +157,7 @@ class WorkerPool : public Caller {
 
   // No new calls.  With patience, those submitted are done first; DeadlineExceeded when some were not in time, and without
   // patience at once: workers are killed, calls without an outcome end as Cancelled.  Completions that came run in the next Poll().
+  // With patience inside of an exposed function, whose script would never be done: FailedPrecondition, and nothing has happened.
   absl::Status Shutdown(absl::Duration patience) const { return core_->Shutdown(patience); }
 
  private:
