@@ -10,11 +10,18 @@
 #include "runtime/engine/program.h"
 #include "runtime/engine/reply_error.h"
 #include "runtime/os/cpu.h"
+#include "runtime/segment/host_table.h"
 #include "runtime/segment/segment.h"
 #include "runtime/values/segment_block.h"
 
 namespace pyhost {
 namespace {
+
+// An error of the start that the program can be blamed for, rather than the options or a limit.
+absl::Status BlameProgram(const absl::Status& status, const std::string& program) {
+  if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) return status;
+  return Annotate(status, absl::StrCat("'", program, "' did not come up as pyhost ", EngineVersion()));
+}
 
 // For another thread that has the last replies in its hands; a thousand times what it needs.
 constexpr absl::Duration kDrainPatience = absl::Seconds(1);
@@ -33,18 +40,19 @@ absl::StatusOr<std::shared_ptr<PoolCore>> PoolCore::Start(Options options) {
 absl::Status PoolCore::Begin() {
   const Deadline deadline = Deadline::After(options_.start_timeout);
   PYHOST_ASSIGN_OR_RETURN(options_.program, FindProgram(options_.program));
-  const std::string not_up = absl::StrCat("'", options_.program, "' did not come up as pyhost ", EngineVersion());
   absl::StatusOr<Session*> session = EnsureEngineSession(options_.program, options_.shared_memory_limit);
-  if (!session.ok()) return Annotate(session.status(), not_up);
+  if (!session.ok()) return BlameProgram(session.status(), options_.program);
   session_ = *session;
+  if (const uint32_t most = session_->segment().hosts().capacity(); static_cast<uint32_t>(options_.workers) >= most) {
+    return absl::ResourceExhaustedError(absl::StrCat(options_.workers, " workers: a session has room for ", most,
+                                                     " processes, those of pyhost's own included"));
+  }
   PYHOST_ASSIGN_OR_RETURN(client_, CallClient::Create(session_->segment(), session_->me()));
   PYHOST_ASSIGN_OR_RETURN(lanes_, Lanes::Create(session_->segment(), *client_, options_.workers));
   exposed_ = std::make_unique<ExposedFunctions>(session_);
   client_->SetNoticeSink(this);
   absl::StatusOr<std::unique_ptr<Crew>> crew = Crew::Start(session_, client_.get(), lanes_.get(), options_, deadline);
-  if (!crew.ok()) {
-    return Annotate(crew.status(), not_up);
-  }
+  if (!crew.ok()) return BlameProgram(crew.status(), options_.program);
   crew_ = *std::move(crew);
   crew_->BeginWatching([this] { return LookAfterCalls(); }, [this](HostId worker) { exposed_->DropWorker(worker); });
   return AwaitWorkers(deadline);

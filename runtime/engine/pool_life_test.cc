@@ -280,6 +280,21 @@ TEST_F(PoolLifeTest, ProgramThatIsNotPyhostIsNamed) {
   const auto pool = WorkerPool::Start(options);
   EXPECT_EQ(pool.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(Text(pool.status()), HasSubstr("'/bin/true' did not come up as pyhost " + EngineVersion()));
+  // Of a process's first pool it was to be the supervisor too.
+  EXPECT_THAT(Text(pool.status()), ::testing::AnyOf(HasSubstr("the program '/bin/true' is not pyhost"),
+                                                    HasSubstr("exited with code 0 before it could start anything")));
+}
+
+TEST_F(PoolLifeTest, ErrorsOfTheOptionsDoNotBlameTheProgram) {
+  const std::string path = "/nowhere/at/all";
+  for (const Options& options : {Options{.workers = 1, .working_directory = path},
+                                 Options{.workers = 1, .output = {.to = Output::To::kFile, .path = path}},
+                                 Options{.workers = 1, .output = {.to = Output::To::kCallback}},
+                                 Options{.workers = 1'000'000}}) {
+    const absl::Status status = WorkerPool::Start(options).status();
+    EXPECT_FALSE(status.ok());
+    EXPECT_THAT(Text(status), ::testing::Not(HasSubstr("did not come up"))) << status;
+  }
 }
 
 // Notes what workers report.

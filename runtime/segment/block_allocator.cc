@@ -252,10 +252,13 @@ std::optional<BlockAllocator::Block> BlockAllocator::TakeExcess(PageRun run) {
 }
 
 absl::Status BlockAllocator::Exhausted(uint64_t size) const {
+  const std::string setting =
+      map_->header().limit_given != 0
+          ? std::string("Options::shared_memory_limit of the first pool")
+          : absl::StrCat("the environment variable ", kMemoryLimitVariable, ", for example 2G");
   return absl::ResourceExhaustedError(
       absl::StrCat("no room for ", FormatMemorySize(size), " of shared memory: ", FormatMemorySize(used_bytes()),
-                   " in use, the limit is ", FormatMemorySize(limit_bytes()),
-                   " (set by the environment variable ", kMemoryLimitVariable, ", for example 2G)"));
+                   " in use, the limit is ", FormatMemorySize(limit_bytes()), " (set by ", setting, ")"));
 }
 
 }  // namespace pyhost

@@ -27,7 +27,7 @@
 namespace pyhost {
 
 inline constexpr uint64_t kSegmentMagic = 0x31'74'73'6f'68'79'70'89;  // "\x89pyhost1"
-inline constexpr uint32_t kLayoutVersion = 4;
+inline constexpr uint32_t kLayoutVersion = 5;
 
 inline constexpr uint64_t kPageBytes = 4096;          // the allocator's unit
 inline constexpr uint64_t kCommitBytes = 256 * 1024;  // the unit of taking memory from the system and giving it back
@@ -68,6 +68,7 @@ struct alignas(kCacheLine) SegmentHeader {
   uint64_t commits_offset;
   uint64_t blocks_offset;
   uint64_t block_pages;
+  uint64_t limit_given;  // 1: by who created the segment (SegmentOptions::limit); 0: by the environment or the machine
 
   alignas(kCacheLine) std::atomic<uint64_t> once_flags;  // bit n: flag n was taken (Segment::FirstTime)
   std::atomic<uint32_t> hosts_used;                      // host slots [0, hosts_used) have been used

@@ -129,7 +129,7 @@ TEST_F(ObjectTableTest, ExhaustedMemoryNamesSizeUseLimitAndSetting) {
   const Handle some = CreateMemory(10 << 20);
   absl::StatusOr<Handle> too_much = objects_.Create(ObjectKind::kMemory, 100 << 20, segment_.me());
   EXPECT_EQ(too_much.status().code(), absl::StatusCode::kResourceExhausted);
-  for (const char* part : {"100 MiB", "10 MiB", "64 MiB", "PYHOST_MEMORY_LIMIT"}) {
+  for (const char* part : {"100 MiB", "10 MiB", "64 MiB", "set by Options::shared_memory_limit"}) {
     EXPECT_THAT(std::string(too_much.status().message()), HasSubstr(part));
   }
   EXPECT_FALSE(objects_.Create(ObjectKind::kMemory, ~uint64_t{0}, segment_.me()).ok());

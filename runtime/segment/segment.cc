@@ -67,6 +67,7 @@ absl::StatusOr<std::unique_ptr<Segment>> Segment::Create(const SegmentOptions& o
   PYHOST_ASSIGN_OR_RETURN(const uint64_t session_id, NewRandomId());
   PYHOST_ASSIGN_OR_RETURN(std::unique_ptr<MemoryFile> file, MemoryFile::Create("pyhost-segment", map.total_bytes()));
   map.Write(file->data(), session_id);
+  map.header().limit_given = options.limit != 0 ? 1 : 0;
   return std::unique_ptr<Segment>(new Segment(std::move(file), map));
 }
 

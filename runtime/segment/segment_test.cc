@@ -174,6 +174,17 @@ TEST(SegmentLimitTest, TooSmallALimitIsAnErrorThatNamesIt) {
             Exited(0));
 }
 
+TEST(SegmentLimitTest, ExhaustedMemoryNamesTheVariableThatSetsTheLimit) {
+  EXPECT_EQ(RunInChild([] {
+    setenv("PYHOST_MEMORY_LIMIT", "3M", 1);
+    const auto segment = *Segment::Create({});
+    const HostId me = *segment->hosts().CreateEmbryo({.name = "test"});
+    const absl::Status status = segment->objects().Create(ObjectKind::kMemory, 100 << 20, me).status();
+    EXPECT_THAT(std::string(status.message()), HasSubstr("set by the environment variable PYHOST_MEMORY_LIMIT"));
+  }),
+            Exited(0));
+}
+
 TEST(SegmentLimitTest, EnvironmentSetsTheLimit) {
   EXPECT_EQ(RunInChild([] {
     setenv("PYHOST_MEMORY_LIMIT", "3M", 1);

@@ -201,6 +201,11 @@ absl::Status Session::SendToSupervisor(const ControlMessage& message, std::span<
   absl::Status status = SendDatagram(socket, AsBytes(message), fds, wait);
   if (!absl::IsUnavailable(status)) return status;
   absl::StatusOr<HostInfo> info = segment_->hosts().Info(supervisor_);
+  if (info.ok() && info->pid == 0) {
+    return absl::UnavailableError(absl::StrCat("the program '", program_,
+                                               "' is not pyhost, or could not begin: it ended before it was the session's "
+                                               "supervisor"));
+  }
   return absl::UnavailableError(absl::StrCat(
       "pyhost's supervisor (pid ", info.ok() ? info->pid : 0,
       ") is gone: it was killed.  What runs goes on, but no process can be started by fork servers any more; "

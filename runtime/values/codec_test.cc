@@ -121,11 +121,21 @@ TEST(CodecTest, AnIntegerOutOfTheTypesRangeIsAnError) {
   EXPECT_EQ(Refusal<int8_t>(128), "expected an integer from -128 to 127, got int 128");
   EXPECT_EQ(Refusal<uint8_t>(-1), "expected an integer from 0 to 255, got int -1");
   EXPECT_EQ(Refusal<uint64_t>(-1), "expected an integer from 0 to 18446744073709551615, got int -1");
-  EXPECT_THAT(Refusal<int64_t>(UINT64_MAX), HasSubstr("got int of 72 bits"));
+  EXPECT_THAT(Refusal<int64_t>(UINT64_MAX), HasSubstr("got int of 64 bits"));
   const Integer huge = *Integer::FromHex("0x1" + std::string(1000, '0'));
   EXPECT_THAT(Refusal<uint64_t>(huge), HasSubstr("expected an integer from 0 to"));
   EXPECT_THAT(Refusal<double>(huge), HasSubstr("expected a float"));
   EXPECT_EQ(Refusal<Mood>(256), "expected an integer from 0 to 255, got int 256");
+}
+
+TEST(CodecTest, BitsOfLargeIntegersAreCountedAsPythonDoes) {
+  const auto bits = [](const std::string& hex) { return Refusal<int64_t>(*Integer::FromHex(hex)); };
+  const std::string zeros(25'000, '0');
+  EXPECT_THAT(bits("0x1" + zeros), HasSubstr("got int of 100001 bits"));
+  EXPECT_THAT(bits("-0x1" + zeros), HasSubstr("got int of 100001 bits"));
+  EXPECT_THAT(bits("-0x1" + zeros + "1"), HasSubstr("got int of 100005 bits"));
+  EXPECT_THAT(bits("-0xff" + zeros), HasSubstr("got int of 100008 bits"));
+  EXPECT_THAT(bits("-0x8000000000000001"), HasSubstr("got int of 64 bits"));
 }
 
 TEST(CodecTest, AFloatIsReadOutOfAnIntegerThatIsOneExactly) {
@@ -208,6 +218,26 @@ TEST(CodecTest, AStructSaysWhichMemberIsMissingWrongOrUnknown) {
   EXPECT_EQ(Refusal<Npc>(dict), "expected a dict with the key \"name\", got dict of 2 items");
   EXPECT_EQ(Refusal<Npc>(3), "expected a dict, got int 3");
   EXPECT_EQ((Refusal<Npc>(std::map<int, int>{{1, 2}})), "[1]: expected a str, got int 1");
+}
+
+TEST(CodecTest, ALongWayToTheCulpritIsShownWithoutItsMiddle) {
+  Value value = "x";
+  for (int i = 0; i < 900; ++i) value = Value::List({i, std::move(value)});
+  DecodeContext context;
+  context.max_depth = 500;
+  const absl::Status status = DecodeValue<Value>(EncodeValue(value)->bytes, context).status();
+  EXPECT_THAT(std::string(status.message()), ::testing::StartsWith("[1][1][1]"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("[1]...[1]"));
+  EXPECT_LT(status.message().size(), 400u);
+  const std::map<std::string, std::string> bad = {{std::string(1000, 'k'), "\xff"}};
+  EXPECT_LT(EncodeValue(bad).status().message().size(), 400u);
+}
+
+TEST(CodecTest, AKeyThatIsNoUtf8IsShownEscaped) {
+  const auto read = DecodeValue<std::map<std::string, int>>("\x80\x05}\x8c\x03\xed\xa0\x80K\x01s.");  // {'\ud800': 1}
+  EXPECT_THAT(std::string(read.status().message()), HasSubstr("[\"\\xed\\xa0\\x80\"]: expected a str that UTF-8 can hold"));
+  const std::map<std::string, std::string> bad = {{"\xff", "\xff"}};
+  EXPECT_FALSE(EncodeValue(bad).ok());
 }
 
 TEST(CodecTest, ErrorsSayWhere) {

@@ -4,6 +4,7 @@
 #define PYHOST_RUNTIME_VALUES_DESCRIBE_H_
 
 #include <string>
+#include <string_view>
 
 #include "runtime/values/pickle_graph.h"
 
@@ -13,6 +14,8 @@ namespace pyhost {
 std::string DescribeNode(const PickleGraph& graph, NodeIndex node);
 // As Python would write a key: `"hp"`, `3`.
 std::string DescribeKey(const PickleGraph& graph, NodeIndex node);
+// A way like `[3]["hp"]`, without its middle when it is long.
+std::string ShortenedPath(std::string_view path);
 
 }  // namespace pyhost
 

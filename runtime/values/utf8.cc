@@ -3,6 +3,9 @@
 #include <cstdint>
 #include <cstring>
 
+#include "absl/strings/escaping.h"
+#include "runtime/values/absl_text.h"
+
 namespace pyhost {
 namespace {
 
@@ -42,6 +45,11 @@ size_t FirstInvalidUtf8(std::string_view text) {
     if (size == 0) return at;
     at += size;
   }
+}
+
+std::string EscapedText(std::string_view text) {
+  const bool valid = FirstInvalidUtf8(text) == text.size();
+  return valid ? absl::Utf8SafeCHexEscape(AbslText(text)) : absl::CHexEscape(AbslText(text));
 }
 
 }  // namespace pyhost

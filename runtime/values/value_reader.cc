@@ -251,7 +251,7 @@ ValueReader ValueDecoder::root() const { return ValueReader(state_.get(), state_
 
 absl::Status ValueDecoder::status() const {
   if (state_->path.empty() || state_->status.ok()) return state_->status;
-  return absl::Status(state_->status.code(), absl::StrCat(state_->path, ": ", state_->status.message()));
+  return absl::Status(state_->status.code(), absl::StrCat(ShortenedPath(state_->path), ": ", state_->status.message()));
 }
 
 }  // namespace pyhost

@@ -6,9 +6,9 @@
 #include <limits>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/values/absl_text.h"
+#include "runtime/values/describe.h"
 #include "runtime/values/pickle_opcodes.h"
 #include "runtime/values/utf8.h"
 
@@ -258,13 +258,13 @@ bool ValueWriter::FailedAt(size_t index) {
 }
 
 bool ValueWriter::FailedAt(std::string_view key) {
-  path_ = absl::StrCat("[\"", absl::Utf8SafeCHexEscape(AbslText(key)), "\"]", path_);
+  path_ = absl::StrCat("[\"", EscapedText(key), "\"]", path_);
   return false;
 }
 
 absl::StatusOr<EncodedValue> ValueWriter::Finish(std::string_view name) && {
   if (!status_.ok()) {
-    const std::string where = absl::StrCat(AbslText(name), path_);
+    const std::string where = absl::StrCat(AbslText(name), ShortenedPath(path_));
     return where.empty() ? status_ : absl::InvalidArgumentError(absl::StrCat(where, ": ", status_.message()));
   }
   Put(pickle::kStop);

@@ -14,7 +14,8 @@
 //   std::set, unordered_set, absl::flat_hash_set, ...       set      (a frozenset is read too)
 //   std::optional<T>                                        None, or T
 //   std::variant<T...>                                      the first T that fits, those that fit exactly before
-//   SharedArray<T>, AnyArray                                numpy array (memoryview where numpy is missing)
+//   SharedArray<T>, AnyArray                                numpy array (memoryview where numpy is missing); at most 4096 of
+//                                                           shared memory in one call or result
 //   std::span<T> of numbers                                 numpy array, a copy; written only
 //   Value (value.h)                                         any of these
 //   a struct with StructFields                              dict
