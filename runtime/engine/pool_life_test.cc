@@ -122,6 +122,25 @@ TEST_F(PoolLifeTest, CompletionOfACallThatComesAfterThePoolsEndIsDropped) {
   EXPECT_EQ(kept.use_count(), 1);
 }
 
+TEST_F(PoolLifeTest, CallsOfAPoolThatWasMovedAwayAreErrors) {
+  Start({.workers = 1});
+  const WorkerPool taken = std::move(pool());
+  EXPECT_EQ(taken.Call<int>("builtins:abs", -1).Get().value(), 1);
+  constexpr auto kExpected = absl::StatusCode::kFailedPrecondition;
+  EXPECT_EQ(Error("builtins:abs").code(), kExpected);
+  EXPECT_EQ(pool().Map<int>("builtins:abs", std::vector<int>{1}).Get().status().code(), kExpected);
+  EXPECT_EQ(pool().Broadcast<int>("builtins:abs", 1).Get().status().code(), kExpected);
+  EXPECT_EQ(pool().With({}).Call<int>("builtins:abs", 1).Get().status().code(), kExpected);
+  EXPECT_EQ(pool().Expose("f", [] {}).code(), kExpected);
+  EXPECT_EQ(pool().Allocate<float>({1}).status().code(), kExpected);
+  EXPECT_EQ(pool().Shutdown(absl::ZeroDuration()).code(), kExpected);
+  absl::Status seen;
+  pool().CallAsync<int>("builtins:abs", [&](const absl::StatusOr<int>& result) { seen = result.status(); }, 1);
+  EXPECT_EQ(seen.code(), kExpected);
+  EXPECT_EQ(pool().Poll(), 0u);
+  EXPECT_TRUE(pool().Stats().workers.empty());
+}
+
 TEST_F(PoolLifeTest, ForkOfTheEngineLeavesItsWorkersAlone) {
   Start({.workers = 1});
   auto future = pool().Call<int>("builtins:abs", -4);

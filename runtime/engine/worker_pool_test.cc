@@ -9,6 +9,7 @@
 #include <fstream>
 #include <map>
 #include <numeric>
+#include <ranges>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -161,6 +162,19 @@ TEST_F(CallTest, MapGivesResultsInOrderAndEachItsOwnError) {
   EXPECT_EQ((*ratios)[1].value(), 0.75);
   const auto none = pool().Map<double>("roots:root", std::vector<double>{}).Get();
   EXPECT_TRUE(none.value().empty());
+}
+
+TEST_F(CallTest, MapTakesRangesThatAreNoConstants) {
+  Start({.workers = 1});
+  const std::vector<int> numbers = {1, -2, -3};
+  EXPECT_THAT(AllValues(pool().Map<int>("builtins:abs", numbers | std::views::filter([](int i) { return i < 0; })).Get()),
+              ElementsAre(2, 3));
+  auto negative = numbers | std::views::filter([](int i) { return i < 0; });
+  EXPECT_THAT(AllValues(pool().Map<int>("builtins:abs", negative).Get()), ElementsAre(2, 3));
+  std::vector<bool> bits = {true, false};
+  EXPECT_THAT(AllValues(pool().Map<int>("builtins:int", bits).Get()), ElementsAre(1, 0));
+  const int array[] = {-4};
+  EXPECT_THAT(AllValues(pool().Map<int>("builtins:abs", array).Get()), ElementsAre(4));
 }
 
 TEST_F(CallTest, ThousandsOfCallsFromManyThreads) {

@@ -107,6 +107,18 @@ TEST(CodecTest, AtomsComeBackAsTheyWere) {
   EXPECT_EQ(Through(Mood::kAngry), Mood::kAngry);
 }
 
+enum class Letter : char { kA = 'a' };
+enum class Wide : wchar_t { kA = L'a' };
+enum class Switch : bool { kOff, kOn };
+
+TEST(CodecTest, EnumsAreNumbersWhateverLiesUnderThem) {
+  EXPECT_EQ(Through(Letter::kA), Letter::kA);
+  EXPECT_EQ(Through<int>(Letter::kA), 'a');
+  EXPECT_EQ(Through(Wide::kA), Wide::kA);
+  EXPECT_EQ(Through(Switch::kOn), Switch::kOn);
+  EXPECT_EQ(Through<int>(Switch::kOn), 1);
+}
+
 TEST(CodecTest, IntegersKeepTheirWholeRange) {
   for (int64_t value : {int64_t{0}, int64_t{-1}, int64_t{255}, int64_t{256}, int64_t{65535}, int64_t{65536},
                         int64_t{-129}, int64_t{INT32_MAX} + 1, int64_t{INT32_MIN} - 1, INT64_MAX, INT64_MIN}) {

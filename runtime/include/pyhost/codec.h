@@ -142,7 +142,8 @@ struct Codec<T> {
 template <typename T>
   requires std::is_enum_v<T>
 struct Codec<T> {
-  using Number = std::underlying_type_t<T>;
+  // Not the underlying type itself: that may be a char or a bool, and the enum is a number all the same.
+  using Number = std::conditional_t<std::is_signed_v<std::underlying_type_t<T>>, std::make_signed_t<T>, std::make_unsigned_t<T>>;
   static constexpr std::string_view kName = "an integer";
   static bool Write(ValueWriter& writer, T value) { return Codec<Number>::Write(writer, static_cast<Number>(value)); }
   static bool Read(ValueReader reader, T* out) {

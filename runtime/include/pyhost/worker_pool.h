@@ -21,7 +21,8 @@
 // The process: the pool starts processes that are none of its children (no SIGCHLD, nothing for a wait to find), one thread that
 // has all signals blocked, and descriptors from 200 up.  All pools of a process share its session; their workers end with it.
 //
-// Thread-safe.  Move-only; the destructor is an immediate Shutdown(), and drops completions that have not run.  It may run inside
+// Thread-safe.  Move-only: calls of a pool that was moved away are FailedPrecondition, its completions run at once, and nothing else
+// happens.  The destructor is an immediate Shutdown(), and drops completions that have not run.  It may run inside
 // of whatever the pool calls: nothing more is called then.  In a process
 // forked from the engine the pool is of no use: calls are FailedPrecondition, Poll() runs nothing and takes nothing of the
 // engine's, and the destructor leaves the engine's workers alone.
@@ -31,6 +32,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <string_view>
 #include <tuple>
@@ -58,13 +60,13 @@ class Caller {
   template <typename R, typename... A>
   Future<R> Call(std::string_view function, const A&... arguments) const {
     absl::StatusOr<EncodedValue> encoded = EncodeArguments(arguments...);
-    return Future<R>(core_->Submit(function, {&encoded, 1}, options_));
+    return Future<R>(core().Submit(function, {&encoded, 1}, options_));
   }
 
   // `completion(ResultOf<R>)` runs in Poll(), on its thread.  What it throws comes out of Poll(); others run in the next one.
   template <typename R, typename Completion, typename... A>
   void CallAsync(std::string_view function, Completion completion, const A&... arguments) const {
-    core_->SubmitAsync(function, EncodeArguments(arguments...), options_,
+    core().SubmitAsync(function, EncodeArguments(arguments...), options_,
                        [completion = std::move(completion)](const internal::OutcomeOr& outcome) mutable {
                          completion(internal::Decode<R>(outcome));
                        });
@@ -72,18 +74,28 @@ class Caller {
 
   // function(item) for each item of a range; a tuple is several arguments.
   template <typename R, typename Range>
-  FutureList<R> Map(std::string_view function, const Range& items) const {
+  FutureList<R> Map(std::string_view function, Range&& items) const {
     std::vector<absl::StatusOr<EncodedValue>> encoded;
-    for (const auto& item : items) encoded.push_back(EncodeItem(item));
-    return FutureList<R>(core_->Submit(function, encoded, options_));
+    for (const auto& item : ConstIfIterable(items)) encoded.push_back(EncodeItem(item));
+    return FutureList<R>(core().Submit(function, encoded, options_));
   }
 
  protected:
   Caller(std::shared_ptr<internal::Core> core, const CallOptions& options) : core_(std::move(core)), options_(options) {}
-  std::shared_ptr<internal::Core> core_;
+  internal::Core& core() const { return core_ != nullptr ? *core_ : internal::NoCore(); }
+  std::shared_ptr<internal::Core> core_;  // null: of a pool that was moved away
 
  private:
   friend class WorkerPool;
+  // Some ranges (std::views::filter) change as they are gone through; of the others, items are seen as constants.
+  template <typename Range>
+  static auto& ConstIfIterable(Range& items) {
+    if constexpr (requires(const Range& constant) { std::begin(constant); }) {
+      return std::as_const(items);
+    } else {
+      return items;
+    }
+  }
   template <typename T>
   static absl::StatusOr<EncodedValue> EncodeItem(const T& item) {
     return EncodeArguments(item);
@@ -122,7 +134,7 @@ class WorkerPool : public Caller {
   // Options::startup_code.
   template <typename R, typename... A>
   FutureList<R> Broadcast(std::string_view function, const A&... arguments) const {
-    return FutureList<R>(core_->Broadcast(function, EncodeArguments(arguments...)));
+    return FutureList<R>(core().Broadcast(function, EncodeArguments(arguments...)));
   }
   // Every worker that has imported `module` imports it anew, after the call that it is in.  A module that cannot be imported is
   // that worker's error, and all that was there before stays.  As with importlib.reload(), names that the new source no
@@ -136,29 +148,29 @@ class WorkerPool : public Caller {
   // and wait for it as long as another worker is free.  Replaces a function of that name.
   template <typename F>
   absl::Status Expose(std::string_view name, F function) const {
-    return core_->Expose(name, internal::MakeExposed(std::move(function)));
+    return core().Expose(name, internal::MakeExposed(std::move(function)));
   }
 
   // Runs what is there to run on this thread until `budget` is over, at least one thing: exposed functions that scripts wait for,
   // completions, output of workers.  Never waits.  How many things were run.
-  size_t Poll(absl::Duration budget = absl::InfiniteDuration()) const { return core_->Poll(budget); }
+  size_t Poll(absl::Duration budget = absl::InfiniteDuration()) const { return core().Poll(budget); }
   // Wakes sleeping workers for what was submitted.
-  void Flush() const { core_->Flush(); }
+  void Flush() const { core().Flush(); }
 
   // An array of zeros in memory shared with all workers.  ResourceExhausted names size, limit and setting.
   template <typename T>
   absl::StatusOr<SharedArray<T>> Allocate(std::vector<int64_t> shape) const {
-    absl::StatusOr<AnyArray> array = core_->Allocate(kDTypeOf<T>, std::move(shape));
+    absl::StatusOr<AnyArray> array = core().Allocate(kDTypeOf<T>, std::move(shape));
     if (!array.ok()) return array.status();
     return SharedArray<T>::From(*std::move(array));
   }
 
-  pyhost::Stats Stats() const { return core_->GetStats(); }
+  pyhost::Stats Stats() const { return core().GetStats(); }
 
   // No new calls.  With patience, those submitted are done first; DeadlineExceeded when some were not in time, and without
   // patience at once: workers are killed, calls without an outcome end as Cancelled.  Completions that came run in the next Poll().
   // With patience inside of an exposed function, whose script would never be done: FailedPrecondition, and nothing has happened.
-  absl::Status Shutdown(absl::Duration patience) const { return core_->Shutdown(patience); }
+  absl::Status Shutdown(absl::Duration patience) const { return core().Shutdown(patience); }
 
  private:
   explicit WorkerPool(std::shared_ptr<internal::Core> core) : Caller(std::move(core), CallOptions()) {}

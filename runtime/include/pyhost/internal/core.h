@@ -66,6 +66,8 @@ class Core {
 };
 
 absl::StatusOr<std::shared_ptr<Core>> StartCore(Options options);
+// What a pool has that was moved away: all of it is FailedPrecondition.
+Core& NoCore();
 
 }  // namespace pyhost::internal
 

@@ -3,7 +3,9 @@
 #ifndef PYHOST_INTERNAL_EXPOSED_H_
 #define PYHOST_INTERNAL_EXPOSED_H_
 
+#include <cstddef>
 #include <functional>
+#include <span>
 #include <string_view>
 #include <tuple>
 #include <type_traits>
@@ -31,8 +33,17 @@ absl::StatusOr<EncodedValue> EncodeResult(const T& result) {
   return EncodeValue(result);
 }
 
+// Views: what they would point to is owned by nobody.
+template <typename T>
+inline constexpr bool kIsView = std::is_same_v<T, std::string_view> || std::is_pointer_v<T>;
+template <typename T, size_t Extent>
+inline constexpr bool kIsView<std::span<T, Extent>> = true;
+
 template <typename R, typename... A>
 ExposedFunction MakeExposedOf(std::function<R(A...)> function) {
+  static_assert(!(kIsView<std::remove_cvref_t<A>> || ...),
+                "an exposed function cannot have a std::string_view, a std::span or a pointer as a parameter: nobody would own "
+                "what it points to.  Take a std::string, a std::vector or a SharedArray");
   return [function = std::move(function)](std::string_view pickle,
                                           const DecodeContext& context) -> absl::StatusOr<EncodedValue> {
     using Arguments = std::tuple<std::remove_cvref_t<A>...>;
