@@ -15,17 +15,18 @@
 // not defined.  A script that crashes, hangs beyond its deadline, exhausts its memory or exits costs its call an error; the
 // worker is replaced.
 //
-// Submitting never blocks and wakes nobody: calls leave for workers that are awake at once, and for sleeping ones with the next
-// Poll(), Flush() or Get(), which makes one system call at most.
+// Submitting never blocks and wakes no worker: calls leave for workers that are awake at once, and for sleeping ones with the next
+// Poll(), Flush() or Get(), which makes one system call at most.  A deadline that is earlier than all others wakes the pool's thread.
 //
 // The process: the pool starts processes that are none of its children (no SIGCHLD, nothing for a wait to find), one thread that
 // has all signals blocked, and descriptors from 200 up.  All pools of a process share its session; their workers end with it.
 //
-// Thread-safe.  Move-only: calls of a pool that was moved away are FailedPrecondition, its completions run at once, and nothing else
-// happens.  The destructor is an immediate Shutdown(), and drops completions that have not run.  It may run inside
-// of whatever the pool calls: nothing more is called then.  In a process
-// forked from the engine the pool is of no use: calls are FailedPrecondition, Poll() runs nothing and takes nothing of the
-// engine's, and the destructor leaves the engine's workers alone.
+// Thread-safe.  The destructor is an immediate Shutdown(), and drops completions that have not run.  It may run inside of whatever
+// the pool calls: nothing more is called then.
+//
+// Move-only.  Calls of a pool that was moved away are FailedPrecondition, their completions run at once.  In a process forked from
+// the engine the pool is of no use: calls are FailedPrecondition, Poll() runs nothing and takes nothing of the engine's, and the
+// destructor leaves the engine's workers alone.
 
 #ifndef PYHOST_WORKER_POOL_H_
 #define PYHOST_WORKER_POOL_H_
@@ -169,7 +170,7 @@ class WorkerPool : public Caller {
 
   // No new calls.  With patience, those submitted are done first; DeadlineExceeded when some were not in time, and without
   // patience at once: workers are killed, calls without an outcome end as Cancelled.  Completions that came run in the next Poll().
-  // With patience inside of an exposed function, whose script would never be done: FailedPrecondition, and nothing has happened.
+  // With patience inside of an exposed function, whose script would never be done: FailedPrecondition, and nothing happens.
   absl::Status Shutdown(absl::Duration patience) const { return core().Shutdown(patience); }
 
  private:
