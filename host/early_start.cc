@@ -33,11 +33,13 @@ bool CallsPool(std::string_view text) {
   return false;
 }
 
-// Empty where it is no file, or cannot be read: then Python will say so.
+// Empty where it is no file, or cannot be read: then Python will say so.  Only a file is opened: a pipe that is opened and
+// closed again costs its writer SIGPIPE, and the program its text.
 std::string ReadScript(const std::string& path) {
-  UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat status = {};
-  if (!file.valid() || fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) return "";
+  if (stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return "";
+  UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file.valid()) return "";
   std::string text(std::min(kMostText, static_cast<size_t>(status.st_size)), '\0');
   const ssize_t size = read(file.get(), text.data(), text.size());
   text.resize(size < 0 ? 0 : static_cast<size_t>(size));

@@ -18,6 +18,14 @@ class WhatToRun(OracleTestCase):
         self.write("script.py", SHOW + "print(__file__)\n")
         self.assert_same("script.py", "-x", "--version")
 
+    def test_script_on_a_pipe(self):
+        """It is opened once, or its writer would lose the reader, and the program its text."""
+        os.mkfifo(self.folder / "pipe")
+        command = '(echo "print(6 * 7)" > pipe; echo "written: $?" >&2) & "$0" pipe; wait'
+        outcomes = [oracle.run("/bin/sh", "-c", command, program, cwd=self.folder) for program in (oracle.PYTHON, oracle.pyhost())]
+        for outcome in outcomes:
+            self.assertEqual((0, b"42\n", b"written: 0\n"), (outcome.code, outcome.stdout, outcome.stderr), outcome)
+
     def test_script_after_double_dash(self):
         self.write("script.py", SHOW)
         self.assert_same("--", "script.py", "a")
