@@ -172,6 +172,18 @@ class ExitCodes(OracleTestCase):
         code = "import threading, time\nthreading.Thread(target=lambda: (time.sleep(.1), print('late'))).start()"
         self.assert_same("-c", code)
 
+    def test_subinterpreters_that_nobody_destroyed(self):
+        code = (
+            "import sys\n"
+            "try: import _xxsubinterpreters as interpreters\n"
+            "except ImportError: import _interpreters as interpreters\n"
+            "other = interpreters.create()\n"
+            "interpreters.run_string(other, 'print(\"in the other\")')\n"
+            "print('in the main one')\n"
+        )
+        self.assert_same("-c", code)
+        self.assert_same("-c", code + "sys.exit(3)")
+
     def test_closed_standard_output(self):
         code = "import sys; sys.stdout.write('x' * 10); sys.stdout.flush()"
         for redirection in (">&-", ">/dev/full"):
