@@ -57,6 +57,12 @@ PyStatus SetPrefix(Config& config) {
   return SetString(config, &config->exec_prefix, PYHOST_PYTHON_EXEC_PREFIX);
 }
 
+// What sys._base_executable is to be, from which environments are made, where Python would not find it.
+PyStatus SetBaseExecutable(Config& config, const std::string& argv0) {
+  std::optional<std::string> original = CopiedFrom(ProgramPath(argv0));
+  return original ? SetString(config, &config->base_executable, *original) : PyStatus_Ok();
+}
+
 // Python finds a virtual environment by its program's place.  So while it starts, an activated environment's
 // program is given out as ours; RestoreExecutable puts sys.executable right.
 PyStatus EnterActivatedEnvironment(Config& config, const std::string& argv0, StartedBy started_by,
@@ -92,6 +98,7 @@ PyStatus Initialize(const std::vector<std::string>& argv, StartedBy started_by, 
   Config config;
   status = PyConfig_SetBytesArgv(config.get(), count, arguments.data());
   if (!PyStatus_Exception(status)) status = SetPrefix(config);
+  if (!PyStatus_Exception(status)) status = SetBaseExecutable(config, argv[0]);
   if (!PyStatus_Exception(status) && std::getenv("VIRTUAL_ENV") != nullptr) {
     status = EnterActivatedEnvironment(config, argv[0], started_by, program);
   }

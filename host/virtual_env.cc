@@ -4,10 +4,12 @@
 
 #include <patchlevel.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
 #include <sstream>
 #include <string_view>
 #include <system_error>
@@ -26,10 +28,16 @@ bool IsFile(const fs::path& path) {
   return fs::is_regular_file(path, error);
 }
 
-bool LiesInEnvironment(const fs::path& program) {
+// The configuration of the environment that the program lies in; empty where it lies in none.
+fs::path ConfigOf(const fs::path& program) {
   fs::path folder = program.parent_path();
-  return IsFile(folder.parent_path() / kConfigFile) || IsFile(folder / kConfigFile);
+  for (const fs::path& place : {folder, folder.parent_path()}) {
+    if (IsFile(place / kConfigFile)) return place / kConfigFile;
+  }
+  return {};
 }
+
+bool LiesInEnvironment(const fs::path& program) { return !ConfigOf(program).empty(); }
 
 std::string Trimmed(const std::string& text) {
   constexpr char kSpace[] = " \t\r";
@@ -38,20 +46,24 @@ std::string Trimmed(const std::string& text) {
   return text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
 }
 
-// "3.11" out of the configuration's `version = 3.11.2` (venv) or `version_info = 3.11.2.final.0` (virtualenv);
-// empty where it says neither.
-std::string VersionOf(const fs::path& config) {
+// What the configuration says first of one of these keys; empty where it says nothing.
+std::string ValueOf(const fs::path& config, std::initializer_list<std::string_view> keys) {
   std::ifstream file(config);
   for (std::string line; std::getline(file, line);) {
     size_t equals = line.find('=');
     if (equals == std::string::npos) continue;
     std::string key = Trimmed(line.substr(0, equals));
-    if (key != "version" && key != "version_info") continue;
-    std::string value = Trimmed(line.substr(equals + 1));
-    size_t minor = value.find('.');
-    return minor == std::string::npos ? value : value.substr(0, value.find('.', minor + 1));
+    if (std::find(keys.begin(), keys.end(), key) != keys.end()) return Trimmed(line.substr(equals + 1));
   }
   return "";
+}
+
+// "3.11" out of the configuration's `version = 3.11.2` (venv) or `version_info = 3.11.2.final.0` (virtualenv);
+// empty where it says neither.
+std::string VersionOf(const fs::path& config) {
+  std::string value = ValueOf(config, {"version", "version_info"});
+  size_t minor = value.find('.');
+  return minor == std::string::npos ? value : value.substr(0, value.find('.', minor + 1));
 }
 
 std::string OwnVersion() {
@@ -82,6 +94,16 @@ std::string ProgramPath(const std::string& argv0) {
     if (IsFile(candidate) && access(candidate.c_str(), X_OK) == 0) return fs::absolute(candidate, error).string();
   }
   return "";
+}
+
+std::optional<std::string> CopiedFrom(const std::string& program) {
+  std::error_code error;
+  const fs::path config = ConfigOf(program);
+  if (config.empty() || fs::is_symlink(program, error)) return std::nullopt;
+  for (const fs::path& original : {fs::path(ValueOf(config, {"executable"})), fs::path(ValueOf(config, {"home"})) / "pyhost"}) {
+    if (original.is_absolute() && IsFile(original) && !LiesInEnvironment(original)) return original.string();
+  }
+  return std::nullopt;
 }
 
 std::optional<std::string> ActivatedEnvironment(const std::string& program, bool warn) {

@@ -16,6 +16,11 @@ namespace pyhost::host {
 // PATH, symbolic links kept.  Empty where it is not found.
 std::string ProgramPath(const std::string& argv0);
 
+// The program that `program`, a copy in a virtual environment (`venv --copies`), was made from, where that is still there.
+// Python looks in the original's folder for a file with the copy's name: pyhost's has none that is called `python`, or
+// one that is another Python.  Nothing for links, which Python follows.
+std::optional<std::string> CopiedFrom(const std::string& program);
+
 // The environment that $VIRTUAL_ENV names, where `program` lies in none itself.  Nothing where the variable is
 // unset, or names something unusable (not an environment, or of another Python version): that is said on stderr, if
 // `warn`, which is for the process that the user started.

@@ -124,6 +124,24 @@ class VirtualEnvironments(OracleTestCase):
         inner = self.create("inner", f"{self.create('outer', pyhost())}/bin/python")
         self.assertEqual(os.path.realpath(pyhost()), os.path.realpath(f"{inner}/bin/python"))
 
+    def test_environment_of_a_copied_environment(self):
+        outer = f"{self.create('outer', pyhost(), '--copies')}/bin/python"
+        base = "import sys, multiprocessing as m; print(sys._base_executable, sys.prefix, m.__file__)"
+        copied, linked = self.create("copied", outer, "--copies"), self.create("linked", outer)
+        self.assertEqual(os.path.realpath(pyhost()), os.path.realpath(f"{linked}/bin/python"))
+        modules = self.run_pyhost("-c", "import multiprocessing as m; print(m.__file__, end='')").stdout.decode()
+        for environment in (os.path.dirname(os.path.dirname(outer)), copied, linked):
+            for name in ("pyhost", "python", "python3"):
+                with self.subTest(environment=environment, name=name):
+                    outcome = oracle.run(f"{environment}/bin/{name}", "-c", base)
+                    self.assertEqual(f"{os.path.realpath(pyhost())} {environment} {modules}\n".encode(), outcome.stdout, outcome)
+
+    def test_copied_from_a_link(self):
+        (self.folder / "snake").symlink_to(pyhost())
+        environment = self.create("env", str(self.folder / "snake"), "--copies")
+        outcome = oracle.run(f"{environment}/bin/python", "-c", "import sys, multiprocessing; print(sys._base_executable)")
+        self.assertEqual(f"{os.path.realpath(pyhost())}\n".encode(), outcome.stdout, outcome)
+
     def test_activated(self):
         environment = self.create("env", oracle.PYTHON)
         packages = self.packages("env")

@@ -46,6 +46,17 @@ class Installed(OracleTestCase):
         outcome = oracle.run(str(environment / "bin" / "python"), "-c", FILE)
         self.assertEqual(f"{prefix}/lib/pyhost/multiprocessing/__init__.py\n".encode(), outcome.stdout, outcome)
 
+    def test_environments_of_a_copy_where_another_python_lies_beside_pyhost(self):
+        program = self.install() / "bin" / "pyhost"
+        for name in ("python", "python3"):
+            (program.parent / name).symlink_to(oracle.PYTHON)
+        outer, inner = self.folder / "outer", self.folder / "inner"
+        for creator, environment in ((program, outer), (outer / "bin" / "python", inner)):
+            created = oracle.run(str(creator), "-m", "venv", "--without-pip", "--copies", str(environment))
+            self.assertEqual(0, created.code, created)
+            outcome = oracle.run(str(environment / "bin" / "python"), "-c", "import sys, pyhost; print(sys._base_executable, sys.prefix)")
+            self.assertEqual(f"{program} {environment}\n".encode(), outcome.stdout, outcome)
+
     def test_modules_are_compiled(self):
         prefix = self.install()
         sources = list((prefix / "lib" / "pyhost").glob("**/*.py"))
