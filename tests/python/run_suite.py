@@ -89,7 +89,9 @@ def main():
     program, path, *arguments = sys.argv[1:]
     become_reaper()
     shared_before = set(os.listdir(SHARED_MEMORY))
-    code = subprocess.run([program, os.path.abspath(__file__), '--cases', path, *arguments]).returncode
+    # Users' output is buffered: where the caller's is not, what goes wrong with it at the end would not be seen.
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
+    code = subprocess.run([program, os.path.abspath(__file__), '--cases', path, *arguments], env=environment).returncode
     processes, shared = leftovers(shared_before)
     for pid, command in processes.items():
         print(f'left behind: process {pid}: {command}', file=sys.stderr)
