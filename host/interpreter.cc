@@ -57,6 +57,11 @@ PyStatus SetPrefix(Config& config) {
   return SetString(config, &config->exec_prefix, PYHOST_PYTHON_EXEC_PREFIX);
 }
 
+PyStatus SetProgramName(Config& config, const std::string& argv0) {
+  const std::string program = NamesAnotherProgram(argv0) ? ProgramPath(argv0) : "";
+  return program.empty() ? PyStatus_Ok() : SetString(config, &config->program_name, program);
+}
+
 // What sys._base_executable is to be, from which environments are made, where Python would not find it.
 PyStatus SetBaseExecutable(Config& config, const std::string& argv0) {
   std::optional<std::string> original = CopiedFrom(ProgramPath(argv0));
@@ -96,7 +101,8 @@ PyStatus Initialize(const std::vector<std::string>& argv, StartedBy started_by, 
   KeepFreedArenas();
   const bool has_session = started_by == StartedBy::kUser && StartServersEarly(argv);
   Config config;
-  status = PyConfig_SetBytesArgv(config.get(), count, arguments.data());
+  status = SetProgramName(config, argv[0]);
+  if (!PyStatus_Exception(status)) status = PyConfig_SetBytesArgv(config.get(), count, arguments.data());
   if (!PyStatus_Exception(status)) status = SetPrefix(config);
   if (!PyStatus_Exception(status)) status = SetBaseExecutable(config, argv[0]);
   if (!PyStatus_Exception(status) && std::getenv("VIRTUAL_ENV") != nullptr) {

@@ -15,6 +15,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "host/modules_dir.h"
 
 namespace pyhost::host {
 namespace {
@@ -82,18 +83,32 @@ std::string WhyUnusable(const fs::path& environment) {
                       " (create one with `pyhost -m venv`)");
 }
 
+// Empty where PATH has no such program.
+std::string FoundOnPath(const std::string& name) {
+  std::error_code error;
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(path == nullptr ? "" : path);
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    fs::path candidate = fs::path(folder) / name;
+    if (IsFile(candidate) && access(candidate.c_str(), X_OK) == 0) return fs::absolute(candidate, error).string();
+  }
+  return "";
+}
+
 }  // namespace
+
+bool NamesAnotherProgram(const std::string& argv0) {
+  if (argv0.empty()) return true;
+  if (argv0.find('/') != std::string::npos) return false;
+  std::error_code error;
+  const std::string found = FoundOnPath(argv0);
+  return !found.empty() && !fs::equivalent(found, "/proc/self/exe", error) && !error;
+}
 
 std::string ProgramPath(const std::string& argv0) {
   std::error_code error;
   if (argv0.find('/') != std::string::npos) return fs::absolute(argv0, error).string();
-  const char* path = std::getenv("PATH");
-  std::istringstream folders(path == nullptr ? "" : path);
-  for (std::string folder; std::getline(folders, folder, ':');) {
-    fs::path candidate = fs::path(folder) / argv0;
-    if (IsFile(candidate) && access(candidate.c_str(), X_OK) == 0) return fs::absolute(candidate, error).string();
-  }
-  return "";
+  return NamesAnotherProgram(argv0) ? RunningProgram() : FoundOnPath(argv0);
 }
 
 std::optional<std::string> CopiedFrom(const std::string& program) {

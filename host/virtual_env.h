@@ -12,8 +12,13 @@
 
 namespace pyhost::host {
 
+// Whether Python takes another program for this one, by its argv[0], which is any text that the starter chose: PATH has
+// another of that name, or there is no text (Python looks for `python3` then).  Not where it names a folder: so do
+// scripts around pyhost, which are to be what children run.
+bool NamesAnotherProgram(const std::string& argv0);
+
 // The absolute path of the program as Python computes it: argv[0] where it names a folder, else looked up on
-// PATH, symbolic links kept.  Empty where it is not found.
+// PATH, symbolic links kept.  Empty where it is not found.  Where that is another program: this one's own path.
 std::string ProgramPath(const std::string& argv0);
 
 // The program that `program`, a copy in a virtual environment (`venv --copies`), was made from, where that is still there.

@@ -53,6 +53,18 @@ class Executable(OracleTestCase):
             results.append((finished.returncode, finished.stdout, finished.stderr))
         self.assertEqual(results[1], results[0])
 
+    def test_name_of_another_program(self):
+        """The starter may call a program what it likes, or nothing; children are pyhost all the same."""
+        script = self.write("start.py", "import multiprocessing as m, sys\n"
+                                        "if __name__ == '__main__':\n"
+                                        "    print(sys.executable)\n"
+                                        "    m.Process(target=print, args=('child',)).start()\n")
+        for name in ("", "python3"):
+            with self.subTest(name=name):
+                finished = subprocess.run([name, script], executable=pyhost(), capture_output=True, text=True,
+                                          env=clean_environment(), cwd=self.folder, timeout=oracle.TIMEOUT)
+                self.assertEqual((f"{os.path.realpath(pyhost())}\nchild\n", ""), (finished.stdout, finished.stderr))
+
     def test_children_of_subprocess_are_pyhost(self):
         code = "import sys, subprocess; subprocess.run([sys.executable, '-c', 'import sys; print(sys.executable)'], check=True)"
         self.assertEqual(b"<program>\n", self.run_pyhost("-c", code).stdout)
