@@ -16,6 +16,7 @@
 #include "host/interpreter.h"
 #include "host/interpreter_state.h"
 #include "host/process_title.h"
+#include "host/thread_exit.h"
 #include "runtime/base/crash_point.h"
 #include "runtime/base/status_util.h"
 #include "runtime/segment/object_table.h"
@@ -29,11 +30,29 @@ namespace {
 
 using native::PyRef;
 
+struct ChildMainCall {
+  PyObject* module;
+  PyObject* code;
+};
+
+void CallChildMain(void* context) {
+  ChildMainCall* call = static_cast<ChildMainCall*>(context);
+  call->code = PyObject_CallMethod(call->module, "_child_main", nullptr);
+}
+
+// As a process ends whose last thread does.
+void LeaveWithoutMainThread(void*) {
+  Session::Current()->Leave(0);
+  std::exit(0);
+}
+
 // Runs the child's Python; the exit code it wants.
 int CallMain(std::string_view method) {
   const char* name = method == "engine" ? "pyhost.engine" : "multiprocessing.spawn";
   PyRef module = PyRef::Steal(PyImport_ImportModule(name));
-  PyRef code = PyRef::Steal(module ? PyObject_CallMethod(module.get(), "_child_main", nullptr) : nullptr);
+  ChildMainCall call = {module.get(), nullptr};
+  if (module) RunEndingThread(CallChildMain, LeaveWithoutMainThread, &call);
+  PyRef code = PyRef::Steal(call.code);
   long number = code ? PyLong_AsLong(code.get()) : -1;
   if (!PyErr_Occurred()) return static_cast<int>(number);
   if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {

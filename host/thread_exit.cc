@@ -1,3 +1,12 @@
+// Compiled without exceptions (host/meson.build): glibc's clean-up handlers jump then, instead of being destructors.
+
+#include "host/thread_exit.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
 // The end of daemon threads at the interpreter's end.
 //
 // A thread that comes back for the GIL when the interpreter is ending must not run Python any more.  CPython before 3.14
@@ -9,12 +18,17 @@
 // the process then ends with 0, once no other thread is left; here none of those that have stopped would ever leave.
 //
 // host/meson.build has the linker send libpython's calls of pthread_exit here.  Other libraries' are not concerned.
-
-#include <unistd.h>
-
-#include <cstdlib>
-
 extern "C" [[noreturn]] void __wrap_pthread_exit(void*) {
   if (gettid() == getpid()) std::exit(0);
   for (;;) pause();
 }
+
+namespace pyhost::host {
+
+void RunEndingThread(void (*body)(void* context), void (*ended)(void* context), void* context) {
+  pthread_cleanup_push(ended, context);
+  body(context);
+  pthread_cleanup_pop(0);
+}
+
+}  // namespace pyhost::host

@@ -176,6 +176,13 @@ class ExitTest(ScriptCase):
         self.assert_ends("libc.strdup.restype = ctypes.c_void_p\n"
                          "libc.__cxa_atexit(libc.puts, ctypes.c_void_p(libc.strdup(b'C exit')), None)", 'C exit')
 
+    def test_main_thread_that_c_code_ends(self):
+        done = self.run_script(PRELUDE + "\ndef leave(): libc.pthread_exit(None)\n"
+                               "if __name__ == '__main__':\n    for method in mp.get_all_start_methods():\n"
+                               '        process = mp.get_context(method).Process(target=leave)\n'
+                               '        process.start()\n        process.join()\n        print(method, process.exitcode)\n')
+        self.assertEqual(sorted(done.stdout.splitlines()), ['fork 0', 'forkserver 0', 'spawn 0'], done.stderr)
+
     def test_exit_functions_of_extension_modules_run(self):
         self.assert_ends('ctypes.pythonapi.Py_AtExit(libc.abort)', code=-6)
 
