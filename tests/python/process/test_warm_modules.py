@@ -51,6 +51,35 @@ print(ask("sys.modules['json'] is json and json.loads('[1]')"))
 ''')
         self.assertEqual(lines, ['[True, True, True]', '[1]'])
 
+    def test_descriptors_of_the_program_are_not_taken_for_the_servers(self):
+        """Whatever numbers they have: here some that the server has, too."""
+        self.write('passed.py', '''
+            import os
+            from multiprocessing import reduction
+
+            class Passed:
+                def __init__(self, fd): self.fd = fd
+                def __reduce__(self): return taken, (reduction.DupFd(self.fd),)
+
+            def taken(duplicate): return duplicate.detach()
+
+            def show(fds):
+                print(all(os.path.samestat(os.fstat(fd), os.stat(f'file {place}')) for place, fd in enumerate(fds, 190)))
+        ''')
+        outcome = self.run_script('''
+            import multiprocessing, os, passed
+
+            if __name__ == '__main__':
+                context = multiprocessing.get_context('spawn')
+                fds = [os.open(f'file {place}', os.O_RDWR | os.O_CREAT) for place in range(300)]
+                for _ in range(2):
+                    process = context.Process(target=passed.show, args=([passed.Passed(fd) for fd in fds[190:]],))
+                    process.start()
+                    process.join()
+                print(sum(os.fstat(fd).st_size for fd in fds))
+        ''')
+        self.assertEqual((outcome.stdout, outcome.stderr), ('True\nTrue\n0\n', ''))
+
     def test_children_differ_where_they_should(self):
         lines = self.printed('import colorsys, uuid, tempfile', '''
 {WAIT}
