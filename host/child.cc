@@ -17,7 +17,6 @@
 #include "host/interpreter_state.h"
 #include "host/process_title.h"
 #include "host/thread_exit.h"
-#include "host/warm_modules.h"
 #include "runtime/base/crash_point.h"
 #include "runtime/base/status_util.h"
 #include "runtime/segment/object_table.h"
@@ -84,7 +83,6 @@ absl::StatusOr<std::string> TakeOver(Session& session, std::vector<UniqueFd> rec
   // Any Python ignores these from its start, whatever it inherits.
   for (int signal : {SIGPIPE, SIGXFSZ}) attributes.ignored_signals |= uint64_t{1} << (signal - 1);
   const StartAttributes& before = server.attributes;
-  PYHOST_RETURN_IF_ERROR(WarmModules::KeepOff(attributes.descriptors));
   PYHOST_RETURN_IF_ERROR(attributes.Apply(std::move(received), before));
   if (attributes.environment != before.environment) PYHOST_RETURN_IF_ERROR(AdoptEnvironment(attributes.environment));
   PYHOST_RETURN_IF_ERROR(AdoptSignals(attributes.ignored_signals, before.ignored_signals));

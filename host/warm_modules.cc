@@ -4,7 +4,6 @@
 
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "host/interpreter_state.h"
@@ -17,12 +16,9 @@ namespace {
 using native::PyRef;
 
 constexpr size_t kLongestReport = 1 << 16;
-constexpr char kModule[] = "multiprocessing.warm_modules";
-// The number of the children's end there; -1: none.
-constexpr char kReportEnd[] = "_report_fd";
 
 absl::Status CallModule(const char* function, PyRef argument) {
-  PyRef module = PyRef::Steal(PyImport_ImportModule(kModule));
+  PyRef module = PyRef::Steal(PyImport_ImportModule("multiprocessing.warm_modules"));
   PyRef name = PyRef::Steal(PyUnicode_FromString(function));
   if (!module || !name || !argument ||
       !PyRef::Steal(PyObject_CallMethodOneArg(module.get(), name.get(), argument.get()))) {
@@ -46,18 +42,6 @@ void WarmModules::Receive() {
   report.resize(static_cast<size_t>(size));
   report_ = std::move(report);
   reports_.reset();  // The first counts; who reports later is told so by an error.
-}
-
-absl::Status WarmModules::KeepOff(std::span<const int> numbers) {
-  PyObject* module = PyDict_GetItemString(PyImport_GetModuleDict(), kModule);  // borrowed
-  if (module == nullptr) return absl::OkStatus();
-  PyRef end = PyRef::Steal(PyObject_GetAttrString(module, kReportEnd));
-  const long number = end ? PyLong_AsLong(end.get()) : -1;
-  if (PyErr_Occurred()) return TakePythonError(kReportEnd);
-  if (number < 0 || std::find(numbers.begin(), numbers.end(), number) == numbers.end()) return absl::OkStatus();
-  PyRef none = PyRef::Steal(PyLong_FromLong(-1));
-  if (!none || PyObject_SetAttrString(module, kReportEnd, none.get()) < 0) return TakePythonError(kReportEnd);
-  return absl::OkStatus();
 }
 
 absl::Status WarmModules::Import() {

@@ -9,10 +9,8 @@
 #ifndef PYHOST_HOST_WARM_MODULES_H_
 #define PYHOST_HOST_WARM_MODULES_H_
 
-#include <span>
 #include <string>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "runtime/os/unique_fd.h"
 
@@ -34,9 +32,6 @@ class WarmModules {
   absl::Status Import();
   // In a child: lets go of the server's end.
   void LetGo() { reports_.reset(); }
-  // In a child whose starter's descriptors get these numbers: the end to report to is none of them.  Otherwise the report
-  // would go to the program's own file, which would be closed then.
-  static absl::Status KeepOff(std::span<const int> numbers);
 
  private:
   WarmModules(UniqueFd reports, UniqueFd childrens_end)

@@ -37,6 +37,7 @@ _LONGEST_REPORT = 1 << 16  # bytes
 
 # Of the server, and inherited by its children.
 _report_fd = -1
+_report_file = None
 _known = frozenset()  # the modules that every child begins with
 _warm = None  # (sys.path of who reported, names); None: nothing yet
 # Where the standard library is, and what stands for parts of it here.
@@ -45,8 +46,8 @@ _FOLDERS = os.path.dirname(os.__file__) + os.sep, os.path.dirname(os.path.dirnam
 
 def serve(report_fd):
     """In the server, when it is ready: children report to this descriptor."""
-    global _report_fd, _known
-    _report_fd = report_fd
+    global _report_fd, _report_file, _known
+    _report_fd, _report_file = report_fd, _identity(report_fd)
     _known = frozenset(sys.modules)
 
 
@@ -58,6 +59,15 @@ def _forget(names):
         known = vars(sys.modules[package]) if package in sys.modules else {}
         if module is not None and known.get(last) is module:
             del known[last]
+
+
+def _identity(fd):
+    """Tells a descriptor from another that has its number."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _path():
@@ -82,6 +92,8 @@ def report(wanted):
     if _report_fd < 0:
         return
     fd, _report_fd = _report_fd, -1
+    if _identity(fd) != _report_file:
+        return  # a descriptor that was passed to the child had to have this number
     try:
         if wanted and _warm is None and _may_report():
             names = [name for name, module in list(sys.modules.items()) if name not in _known and _is_standard(module)]

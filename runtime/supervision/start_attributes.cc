@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/base/status_util.h"
+#include "runtime/os/descriptor_places.h"
 #include "runtime/os/launcher.h"
 #include "runtime/os/unix_socket.h"
 #include "runtime/supervision/process_status.h"
@@ -90,7 +91,7 @@ absl::StatusOr<StartAttributes> StartAttributes::Decode(std::string_view bytes) 
 }
 
 absl::Status StartAttributes::Apply(std::vector<UniqueFd> received, const StartAttributes& now) const {
-  PYHOST_RETURN_IF_ERROR(PlaceDescriptors(std::move(received)));
+  PYHOST_RETURN_IF_ERROR(TakeDescriptors(std::move(received)));
   ApplyEnvironment(now);
   ApplySignals(now);
   ::umask(umask);
@@ -98,27 +99,23 @@ absl::Status StartAttributes::Apply(std::vector<UniqueFd> received, const StartA
   return ApplyLimits(now);
 }
 
-// `received` lies at high numbers; a target that happens to be one of those moves it out of the way first.
-absl::Status StartAttributes::PlaceDescriptors(std::vector<UniqueFd> received) const {
+absl::Status StartAttributes::TakeDescriptors(std::vector<UniqueFd> received) const {
   if (received.size() != descriptors.size()) {
     return absl::DataLossError(absl::StrCat("a start came with ", received.size(), " descriptors instead of ",
                                             descriptors.size()));
   }
-  int above = kInternalDescriptorBase;
-  for (int number : descriptors) above = std::max(above, number + 1);
-  for (UniqueFd& fd : received) {
-    if (fd.get() >= above) continue;
-    PYHOST_ASSIGN_OR_RETURN(fd, DuplicateHigh(fd.get(), above));
+  std::vector<DescriptorPlace> places;
+  for (size_t i = 0; i < received.size(); ++i) {
+    UniqueFd fd = std::move(received[i]);  // closed in here: its number may be another one's place
+    if (descriptors[i] != kWorkingDirectory) {
+      places.push_back({std::move(fd), descriptors[i]});
+    } else if (fchdir(fd.get()) != 0) {
+      return ErrnoStatus(errno, "fchdir to the starter's working directory");
+    }
   }
+  PYHOST_RETURN_IF_ERROR(PlaceDescriptors(std::move(places)));
   for (int standard = 0; standard <= 2; ++standard) {
     if (std::find(descriptors.begin(), descriptors.end(), standard) == descriptors.end()) close(standard);
-  }
-  for (size_t i = 0; i < received.size(); ++i) {
-    if (descriptors[i] == kWorkingDirectory) {
-      if (fchdir(received[i].get()) != 0) return ErrnoStatus(errno, "fchdir to the starter's working directory");
-    } else if (dup2(received[i].get(), descriptors[i]) < 0) {
-      return ErrnoStatus(errno, absl::StrCat("dup2 to descriptor ", descriptors[i]));
-    }
   }
   return absl::OkStatus();
 }

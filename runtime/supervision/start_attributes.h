@@ -50,7 +50,7 @@ struct StartAttributes {
   absl::Status ApplySignalMask() const;
 
  private:
-  absl::Status PlaceDescriptors(std::vector<UniqueFd> received) const;
+  absl::Status TakeDescriptors(std::vector<UniqueFd> received) const;
   absl::Status ApplyLimits(const StartAttributes& now) const;
   absl::Status ApplyScheduling() const;
   void ApplyEnvironment(const StartAttributes& now) const;

@@ -1,5 +1,5 @@
 """Little memory: in a container, or under the limits of a process, everything works as ever with a smaller limit, and what
-does not fit is a MemoryError that names size, limit and setting, after which everything goes on."""
+does not fit is a MemoryError that names size, limit and setting, after which everything goes on.  Few descriptors: the same."""
 
 import os
 import resource
@@ -55,6 +55,35 @@ def beyond(queue, pool):
         print('full', kept, error)
     print('kept', sum(len(queue.get()) >> 20 for _ in range(kept)) == kept)
     print('afterwards', pool.apply(abs, (-4,)))
+
+if __name__ == '__main__':
+    main()
+'''
+
+
+# Children that get descriptors.  Prints the same under python3.
+DESCRIPTORS = '''
+import multiprocessing as mp
+import sys
+
+def answer(ends):
+    for number, end in enumerate(ends):
+        end.send(number)
+
+def main():
+    for method in ('spawn', 'forkserver', 'fork'):
+        context = mp.get_context(method)
+        for count in map(int, sys.argv[1:]):
+            pipes = [context.Pipe() for _ in range(count)]
+            child = context.Process(target=answer, args=([theirs for _, theirs in pipes],))
+            child.start()
+            child.join()
+            print(method, count, child.exitcode, [ours.recv() for ours, _ in pipes if ours.poll()])
+            for pipe in pipes:
+                for end in pipe:
+                    end.close()
+        with context.Pool(2) as pool:
+            print(method, pool.map(abs, range(-9, 0)))
 
 if __name__ == '__main__':
     main()
@@ -148,6 +177,33 @@ class LimitsTest(unittest.TestCase):
         lines = self.run_confined(lambda: resource.setrlimit(resource.RLIMIT_AS, (128 * MIB, 128 * MIB)))
         self.check(lines, r'[\d.]+ MiB')
         self.assertGreaterEqual(int(lines['full'].split()[1]), 20)
+
+
+class DescriptorsTest(unittest.TestCase):
+    """Whatever numbers a child's descriptors have, the same files lie there as in its starter."""
+
+    def check(self, limit, *counts):
+        def confine():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, 'script.py')
+            with open(path, 'w') as file:
+                file.write(DESCRIPTORS)
+            ours, theirs = [
+                subprocess.run([program, path, *map(str, counts)], preexec_fn=confine, capture_output=True, text=True, timeout=100)
+                for program in (sys.executable, os.environ['PYHOST_ORACLE'])]
+        self.assertEqual((ours.stdout, ours.stderr, ours.returncode), (theirs.stdout, theirs.stderr, 0))
+        self.assertNotIn('[]', ours.stdout)
+
+    def test_limit_of_48(self):
+        self.check(48, 1, 4, 7)
+
+    def test_limit_of_64(self):
+        self.check(64, 1, 5, 10, 5)
+
+    def test_more_than_pyhosts_own_numbers_leave_below(self):
+        self.check(1024, 100, 120, 110)
 
 
 if __name__ == '__main__':
