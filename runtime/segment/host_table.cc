@@ -114,7 +114,8 @@ int ExitStatus::ExitCode() const {
     case Kind::kExited: return value;
     case Kind::kSignaled: return -value;
     case Kind::kLost:
-    case Kind::kNotStarted: return 255;
+    case Kind::kNotStarted:
+    case Kind::kBecameProgram: return 255;
   }
   return 255;
 }
@@ -132,6 +133,7 @@ std::string ExitStatus::ToString() const {
     case Kind::kNotStarted: return absl::StrCat("not started: ", strerrordesc_np(value) != nullptr
                                                                     ? strerrordesc_np(value)
                                                                     : "unknown error");
+    case Kind::kBecameProgram: return "became another program";
   }
   return "ended in an unknown way";
 }
@@ -144,7 +146,7 @@ uint32_t ExitStatus::Encode() const {
 ExitStatus ExitStatus::Decode(uint32_t word) {
   const uint32_t kind = word >> 24;
   if (word == 0) return {};
-  if (kind == 0 || kind > static_cast<uint32_t>(Kind::kNotStarted)) return {Kind::kLost, 0};
+  if (kind == 0 || kind > static_cast<uint32_t>(Kind::kBecameProgram)) return {Kind::kLost, 0};
   return {static_cast<Kind>(kind), static_cast<int>(word & 0xffffff)};
 }
 
@@ -323,7 +325,8 @@ Handle HostTable::payload(HostId id) const {
 void HostTable::SetExit(HostId id, ExitStatus status, bool truth) {
   HostRecord* record = RecordOf(id);
   if (record == nullptr || !status.ended()) return;
-  const bool overwrites = truth && status.kind != ExitStatus::Kind::kLost;  // "gone" is no better than what is known
+  // "gone" is no better than what is known, and who became a program may have a reaper that was quicker.
+  const bool overwrites = truth && status.kind != ExitStatus::Kind::kLost && status.settled();
   const auto may_replace = [=](uint32_t known) { return overwrites || known == 0; };
   if (!SetTagged(*record, &HostRecord::exit, id, status.Encode(), may_replace)) return;
   if (!truth) return;
@@ -348,7 +351,7 @@ ExitStatus HostTable::Exit(HostId id) const {
 absl::StatusOr<ExitStatus> HostTable::WaitForExit(HostId id, Wait wait) const {
   HostRecord* record = RecordOf(id);
   if (record == nullptr) return Exit(id);
-  const absl::Status status = record->changed.Await(id, wait, [&] { return Exit(id).ended() && !IsRunning(id); });
+  const absl::Status status = record->changed.Await(id, wait, [&] { return Exit(id).settled() && !IsRunning(id); });
   if (!status.ok()) return status;
   return Exit(id);
 }

@@ -58,12 +58,15 @@ struct ExitStatus {
     kExited = 1,    // value = exit code
     kSignaled = 2,  // value = signal number
     kLost = 3,      // gone, and nobody could say how
-    kNotStarted = 4 // its start failed; value = errno
+    kNotStarted = 4, // its start failed; value = errno
+    kBecameProgram = 5  // it called exec: no host any more, while its process goes on and will have an end of its own
   };
   Kind kind = Kind::kAlive;
   int value = 0;
 
   bool ended() const { return kind != Kind::kAlive; }
+  // Its process has ended, too.
+  bool settled() const { return ended() && kind != Kind::kBecameProgram; }
   friend bool operator==(const ExitStatus&, const ExitStatus&) = default;
   // Python's exitcode: code, negative signal, 255 when lost.
   int ExitCode() const;
@@ -125,8 +128,8 @@ class HostTable {
 
   // Exit word.
   // A host says itself how it ends (`truth` false): it still runs on and holds what it holds, and nobody is woken.  Its
-  // reaper says the `truth` when the process is gone: overwrites the word (but kLost overwrites nothing), makes the record
-  // Ended, and wakes all who wait.
+  // reaper says the `truth` when the process is gone: overwrites the word (but kLost and kBecameProgram overwrite nothing),
+  // makes the record Ended, and wakes all who wait.
   void SetExit(HostId id, ExitStatus status, bool truth);
   ExitStatus Exit(HostId id) const;  // kLost for an id whose slot was already reused
   // Waits until the host's process is gone and its end is settled: the code that it wrote itself while leaving is not

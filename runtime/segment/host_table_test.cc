@@ -26,6 +26,7 @@ using ::testing::HasSubstr;
 constexpr ExitStatus kExited3 = {ExitStatus::Kind::kExited, 3};
 constexpr ExitStatus kSegv = {ExitStatus::Kind::kSignaled, SIGSEGV};
 constexpr ExitStatus kLost = {ExitStatus::Kind::kLost, 0};
+constexpr ExitStatus kBecameProgram = {ExitStatus::Kind::kBecameProgram, 0};
 
 class HostTableTest : public ::testing::Test {
  protected:
@@ -116,7 +117,7 @@ TEST_F(HostTableTest, IdsOutOfRangeAreNobody) {
 
 TEST(ExitStatusTest, SurvivesItsWord) {
   for (const ExitStatus status : {kExited3, kSegv, kLost, ExitStatus{ExitStatus::Kind::kNotStarted, ENOENT}, ExitStatus{},
-                                  ExitStatus{ExitStatus::Kind::kExited, 0}}) {
+                                  ExitStatus{ExitStatus::Kind::kExited, 0}, kBecameProgram}) {
     const ExitStatus decoded = ExitStatus::Decode(status.Encode());
     EXPECT_EQ(decoded.kind, status.kind);
     EXPECT_EQ(decoded.value, status.value);
@@ -150,6 +151,26 @@ TEST_F(HostTableTest, GoneDoesNotOverwriteWhatTheHostSaidItself) {
   hosts_.SetExit(id, kLost, true);
   EXPECT_EQ(hosts_.Exit(id), kExited3);
   EXPECT_EQ(StateOf(id), HostState::kEnded);
+}
+
+TEST_F(HostTableTest, HostThatBecameAProgramIsRecoveredAndSettledByItsReaper) {
+  const HostId id = segment_.NewHost();
+  ASSERT_TRUE(hosts_.Adopt(id).ok());
+  hosts_.SetExit(id, kBecameProgram, true);
+  EXPECT_EQ(StateOf(id), HostState::kEnded);
+  EXPECT_TRUE(hosts_.BeginRecovery(id, segment_.me()));
+  hosts_.FinishRecovery(id);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(hosts_.WaitForExit(id, Wait::Try()).status()));
+  hosts_.SetExit(id, kSegv, true);
+  EXPECT_EQ(*hosts_.WaitForExit(id, Wait::Forever()), kSegv);
+}
+
+TEST_F(HostTableTest, LateNewsOfAnExecDoNotOverwriteTheTruth) {
+  const HostId id = segment_.NewHost();
+  ASSERT_TRUE(hosts_.Adopt(id).ok());
+  hosts_.SetExit(id, kSegv, true);
+  hosts_.SetExit(id, kBecameProgram, true);
+  EXPECT_EQ(hosts_.Exit(id), kSegv);
 }
 
 TEST_F(HostTableTest, WaitersSeeExitAndPid) {

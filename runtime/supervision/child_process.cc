@@ -54,7 +54,8 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Open(Session* sessio
       new ChildProcess(session, id, pid, reaper, info.ok() ? info->Describe() : id.ToString()));
   absl::StatusOr<UniqueFd> sentinel = OpenPidfd(pid);
   // The number may have been given to another process only if this one was reaped, and then its record says so.
-  child->has_pidfd_ = sentinel.ok() && (reaper == Reaper::kUs || session->segment().hosts().IsRunning(id));
+  child->has_pidfd_ = sentinel.ok() && (reaper == Reaper::kUs || session->segment().hosts().IsRunning(id) ||
+                                        !session->segment().hosts().Exit(id).settled());
   if (!child->has_pidfd_ && (sentinel.ok() || ErrnoOf(sentinel.status()) == ESRCH)) sentinel = EndedPipe();
   if (!sentinel.ok()) return NameLimit(sentinel.status());
   child->sentinel_ = *std::move(sentinel);
@@ -70,10 +71,11 @@ std::optional<ExitStatus> ChildProcess::Poll() {
   if (uint32_t known = exit_.load(std::memory_order_acquire)) return ExitStatus::Decode(known);
   if (closed_) return std::nullopt;
   if (reaper_ == Reaper::kUs) return Reap();
-  // What a host writes while it leaves is no end yet: it still exists, and may crash on its last steps.
+  // What a host writes while it leaves is no end yet: it still exists, and may crash on its last steps.  Nor is an exec:
+  // the process goes on.
   const HostTable& hosts = session_->segment().hosts();
   ExitStatus status = hosts.Exit(id_);
-  if (status.ended() && !hosts.IsRunning(id_)) return Remember(status);
+  if (status.settled() && !hosts.IsRunning(id_)) return Remember(status);
   return IsGone() ? JudgeGone() : std::nullopt;
 }
 
@@ -91,7 +93,7 @@ std::optional<ExitStatus> ChildProcess::Reap() {
   }
   // ECHILD: the program's own wait took it, or it is not our child (we are a fork of its parent).
   ExitStatus status = session_->segment().hosts().Exit(id_);
-  if (status.ended() && IsGone()) return Remember(status);
+  if (status.settled() && IsGone()) return Remember(status);
   return IsGone() ? JudgeGone() : std::nullopt;
 }
 

@@ -47,8 +47,8 @@ void HostWatch::Add(HostId id, UniqueFd life) {
 
 void HostWatch::WatchProcess(HostId id, const HostInfo& info, Watched* watched) {
   watched->pid = info.pid;
-  watched->service = (info.flags & kServiceFlags) != 0;
-  if (!watched->service) ++user_hosts_;
+  watched->counts = (info.flags & kServiceFlags) == 0;
+  if (watched->counts) ++user_hosts_;
   absl::StatusOr<UniqueFd> process = OpenPidfd(info.pid);
   bool is_it = process.ok() && !ProcessIsGone(info.pid, info.start_time);
   if (process.ok()) watched->process = *std::move(process);
@@ -90,8 +90,19 @@ void HostWatch::OnLifeEnd(HostId id) {
   struct stat file = {};
   // A program that closes all its descriptors still has the segment in its memory; another program has not.
   if (fstat(segment_->fd(), &file) != 0 || ProcessMaps(found->second.pid, file.st_dev, file.st_ino)) return;
-  segment_->hosts().SetExit(id, {ExitStatus::Kind::kExited, 0}, /*truth=*/true);
-  Finish(id);
+  OnExec(id, &found->second);
+}
+
+// How the program ends is its reaper's business.  A daemon's has to end with the parent as the daemon had to.
+void HostWatch::OnExec(HostId id, Watched* watched) {
+  absl::StatusOr<HostInfo> info = segment_->hosts().Info(id);
+  if (info.ok() && (info->flags & kDependentFlags) != 0) {
+    watched->parent = info->parent;
+  } else {
+    Uncount(watched);
+  }
+  segment_->hosts().SetExit(id, {ExitStatus::Kind::kBecameProgram, 0}, /*truth=*/true);
+  Bury(id);
 }
 
 void HostWatch::OnGone(HostId id) {
@@ -120,7 +131,8 @@ void HostWatch::AwaitReaper(HostId id, int tries_left) {
 
 void HostWatch::OnReaped(pid_t pid, ExitStatus status) {
   for (const HostInfo& info : segment_->hosts().List()) {
-    bool ours = info.pid == pid && (info.state == HostState::kEmbryo || info.state == HostState::kRunning);
+    bool ours = info.pid == pid && (info.state == HostState::kEmbryo || info.state == HostState::kRunning ||
+                                    info.exit.kind == ExitStatus::Kind::kBecameProgram);
     if (ours) segment_->hosts().SetExit(info.id, status, /*truth=*/true);
   }
 }
@@ -130,10 +142,18 @@ void HostWatch::Finish(HostId id) {
   if (found == watched_.end()) return;
   loop_->Forget(found->second.process_token);
   loop_->Forget(found->second.life_token);
-  if (!found->second.service) --user_hosts_;
+  Uncount(&found->second);
   watched_.erase(found);
   // Never overwrites a word that somebody wrote; makes it final.
   segment_->hosts().SetExit(id, {ExitStatus::Kind::kLost, 0}, /*truth=*/true);
+  Bury(id);
+}
+
+void HostWatch::Uncount(Watched* watched) {
+  if (std::exchange(watched->counts, false)) --user_hosts_;
+}
+
+void HostWatch::Bury(HostId id) {
   PYHOST_CRASH_POINT("supervisor-before-recovery");
   EndOrphansOf(id);  // first: one that is stopped may hold a lock that recovery needs
   Recover(id);
@@ -155,6 +175,9 @@ void HostWatch::EndOrphansOf(HostId parent) {
     if (!(info.parent == parent) || (info.flags & kDependentFlags) == 0) continue;
     if (!segment_->hosts().IsRunning(info.id)) continue;
     EndOrphan(info.id);
+  }
+  for (const auto& [id, watched] : watched_) {
+    if (watched.parent && watched.parent == parent) EndOrphan(HostId::FromValue(id));
   }
 }
 

@@ -1,10 +1,10 @@
-// HostWatch: the supervisor's eye on every host of its session.  Notices each end (and each exec, which counts as
-// one), finds out how it came about, has what the dead one held given back, and ends what must not outlive it.
+// HostWatch: the supervisor's eye on every host of its session.  Notices each end and each exec, finds out how it
+// came about, has what the host held given back, and ends what must not outlive it.
 //
 // Life of a watched host:
 //
 //   watched --pidfd readable--> gone --exit word known, or nobody will tell--> recovered, forgotten
-//   watched --life pipe at its end, segment no longer mapped--> another program now: as if it had exited with 0
+//   watched --life pipe at its end, segment no longer mapped--> another program now: recovered, watched on
 //
 // Single-threaded, on the supervisor's EventLoop.
 
@@ -35,7 +35,7 @@ class HostWatch {
   // How a child of the calling process ended that may be a host (it was handed on to us by its dead server).
   void OnReaped(pid_t pid, ExitStatus status);
 
-  // Hosts that keep a session going: neither supervisor nor servers.
+  // What keeps a session going: hosts that are neither supervisor nor servers, and programs that end with a host.
   size_t user_hosts() const { return user_hosts_; }
 
   // Gives back what a host held that is gone; its exit word is set.
@@ -44,7 +44,8 @@ class HostWatch {
  private:
   struct Watched {
     pid_t pid = 0;
-    bool service = false;  // a fork server
+    bool counts = false;   // in user_hosts_
+    HostId parent;         // of a program that a host has become: with whom it ends; of others none
     UniqueFd process;      // pidfd
     UniqueFd life;
     EventLoop::Token process_token = 0;
@@ -57,9 +58,13 @@ class HostWatch {
   void LookLater(HostId id);
   void OnGone(HostId id);
   void OnLifeEnd(HostId id);
+  void OnExec(HostId id, Watched* watched);
   // Waits for whoever reaps it to write how it ended, for a while.
   void AwaitReaper(HostId id, int tries_left);
   void Finish(HostId id);
+  // What others have to do with it that is in the session no more.
+  void Bury(HostId id);
+  void Uncount(Watched* watched);
   void EndOrphansOf(HostId parent);
   void EndOrphan(HostId id);
   void Kill(HostId id, int signal);
@@ -69,7 +74,7 @@ class HostWatch {
   EventLoop* const loop_;
   const std::function<void(HostId)> on_end_;
   std::map<uint32_t, Watched> watched_;  // by HostId
-  size_t user_hosts_ = 0;                // those of them that are no service
+  size_t user_hosts_ = 0;
 };
 
 }  // namespace pyhost

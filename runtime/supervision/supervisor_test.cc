@@ -1,5 +1,6 @@
 #include "runtime/supervision/supervisor.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -17,6 +18,7 @@
 #include <iterator>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -187,6 +189,25 @@ TEST_F(SupervisorTest, KilledHostHasItsSignalInTheRecordAndHoldsNothing) {
   const Deadline deadline = Deadline::After(kLong);
   while (segment_->objects().IsHeld(held, id) && !deadline.Expired()) sched_yield();
   EXPECT_FALSE(segment_->objects().IsHeld(held, id));
+}
+
+TEST_F(SupervisorTest, HostThatCallsExecHoldsNothingAnyMoreWhileItsProcessGoesOn) {
+  StartSupervisor([](const LaunchOptions&) { return ErrnoStatus(EAGAIN, "vfork"); });
+  Handle held = *segment_->objects().Create(ObjectKind::kMemory, 64, root_);
+  HostId id = *hosts().CreateEmbryo({root_, 0, "host", Handle()});
+  ASSERT_TRUE(segment_->objects().Hold(held, id).ok());
+  testing::Child program([&] {
+    ASSERT_TRUE(hosts().Adopt(id).ok());
+    int life[2];
+    ASSERT_EQ(pipe2(life, O_CLOEXEC), 0);
+    const ControlMessage watch = {.type = MessageType::kWatch, .host = id.value()};
+    ASSERT_TRUE(SendDatagram(control_.get(), AsBytes(watch), std::span(&life[0], 1), Soon()).ok());
+    execl("/bin/sleep", "sleep", "600", nullptr);
+  });
+  EXPECT_TRUE(hosts().WaitForRecovery(id, Soon()).ok());
+  EXPECT_FALSE(segment_->objects().IsHeld(held, id));
+  EXPECT_EQ(hosts().Exit(id).kind, ExitStatus::Kind::kBecameProgram);
+  EXPECT_EQ(program.Kill(), testing::Killed(SIGKILL));
 }
 
 TEST_F(SupervisorTest, HostWithoutAPidfdIsNotTakenForDeadAndItsDeathIsSeen) {

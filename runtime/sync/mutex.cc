@@ -115,7 +115,8 @@ void MarkOwnerGone(MutexState& state, const HostTable& hosts, HostId owner) {
   for (;;) {
     const Word word = Load(state);
     if (word.owner() != owner || word.kept()) return;
-    const bool left = hosts.Exit(owner).kind == ExitStatus::Kind::kExited;
+    const ExitStatus::Kind end = hosts.Exit(owner).kind;
+    const bool left = end == ExitStatus::Kind::kExited || end == ExitStatus::Kind::kBecameProgram;
     // Contended in any case: who takes the news of the death leaves the mutex free, and must wake the next.
     const Word to = left ? word.Kept() : Word::OwnerDied().Contended();
     if (!Replace(state, word, to)) continue;

@@ -63,6 +63,10 @@ def kill_self(signum):
     time.sleep(SECONDS)
 
 
+def become(*command):
+    os.execv('/bin/sh', ['sh', '-c', *command])
+
+
 def sleep_ready(conn):
     conn.send('ready')
     time.sleep(SECONDS)
@@ -215,6 +219,28 @@ class ProcessCases:
             getattr(child, end)()
             self.assertEqual(-signum, self.finish(child))
             getattr(child, end)()  # is no error
+
+    def test_end_of_a_program_that_the_child_becomes(self):
+        for command, code in (('sleep 0.2', 0), ('sleep 0.2; exit 6', 6), ('sleep 0.2; kill -9 $$', -signal.SIGKILL)):
+            with self.subTest(command=command):
+                self.assertEqual(code, self.finish(self.start(become, command)))
+
+    def test_program_that_the_child_becomes_lives_until_it_is_ended(self):
+        read, write = os.pipe()
+        child = self.start(become, f'echo > /proc/{os.getpid()}/fd/{write}; exec sleep {SECONDS}')
+        os.read(read, 1)
+        os.close(read)
+        os.close(write)
+        time.sleep(0.3)  # the supervisor learns of it
+        self.assertTrue(child.is_alive())
+        self.assertIsNone(child.exitcode)
+        if UNDER_PYHOST:  # python3's sentinel may be a pipe that exec closes
+            child.join(0.01)
+            self.assertTrue(child.is_alive())
+            self.assertEqual([], connection.wait([child.sentinel], 0))
+        child.terminate()
+        self.assertEqual(-signal.SIGTERM, self.finish(child))
+        self.assertFalse(child.is_alive())
 
     @unittest.skipUnless(UNDER_PYHOST or sys.version_info >= (3, 14), 'new in Python 3.14')
     def test_interrupt(self):

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import unittest
 
-from session import SessionCase
+from session import SessionCase, marked
 
 METHODS = ('spawn', 'forkserver', 'fork')
 SERVED = ('spawn', 'forkserver')
@@ -121,19 +121,64 @@ class SupervisorTest(SessionCase):
             assert process.exitcode == 0
         ''')
 
-    def test_record_of_a_host_that_became_another_program_is_given_back(self):
-        out = self.run_script('''
-            def become(conn):
-                lock = CONTEXT.Lock()
-                conn.send(_pyhost.host_id())
-                os.execv('/bin/sleep', ['sleep', '600'])
-        ''', '''
-            ours, theirs = CONTEXT.Pipe()
-            process = start(become, theirs)
-            ours.recv()
-            wait_until(lambda: 'exited with code 0' in process._popen._child.exit_reason())
-            print(is_gone(process.pid))
+    BECOME = '''
+        def become(lock=None, seconds=600):
+            lock = lock or CONTEXT.Lock()
+            lock.acquire()
+            os.closerange(0, 3)  # the test reads to the end of what the script may print
+            os.execv('/bin/sleep', ['sleep', str(seconds)])
+
+        def is_program(process):
+            return 'became another program' in process._popen._child.exit_reason()
+    '''
+
+    @with_methods(*METHODS)
+    def test_host_that_became_another_program_lives(self, method):
+        out = self.run_script(self.BECOME, '''
+            process = start(become)
+            wait_until(lambda: is_program(process))
+            print(process.is_alive(), process.exitcode, is_gone(process.pid))
             process.kill()
+            process.join()
+            print(process.exitcode, process._popen.exit_reason())
+        ''', method)
+        self.assertEqual(out, 'True None False\n-9 killed by SIGKILL\n')
+
+    @with_methods(*METHODS)
+    def test_program_that_a_daemon_became_ends_with_the_killed_parent(self, method):
+        self.run_script(self.BECOME, '''
+            process = start(become, daemon=True)
+            wait_until(lambda: is_program(process))
+            os.kill(os.getpid(), signal.SIGKILL)
+        ''', method, code=-9)
+
+    @with_methods(*METHODS)
+    def test_program_that_no_daemon_became_outlives_the_killed_parent(self, method):
+        self.run_script(self.BECOME, '''
+            process = start(become, None, 601)
+            wait_until(lambda: is_program(process))
+            os.kill(os.getpid(), signal.SIGKILL)
+        ''', method, code=-9, left=['sleep 601'])
+        self.assertEqual([command for _, command in marked(self.mark)], ['sleep 601 '])
+        self.kill_marked()
+
+    @with_methods(*SERVED)
+    def test_end_of_a_program_is_told_by_the_supervisor_once_its_server_died(self, method):
+        out = self.run_script(self.BECOME, f'''
+            process = start(become, None, 1)
+            wait_until(lambda: is_program(process))
+            os.kill(_pyhost.server_pid({method!r}), signal.SIGKILL)
+            process.join()
+            print(process.exitcode)
+        ''', method)
+        self.assertEqual(out, '0\n')
+
+    def test_lock_stays_locked_whose_owner_became_another_program(self):
+        out = self.run_script(self.BECOME, '''
+            lock = CONTEXT.Lock()
+            process = start(become, lock, 0.2)
+            process.join()
+            print(lock.acquire(timeout=0.2))
         ''')
         self.assertEqual(out, 'False\n')
 
