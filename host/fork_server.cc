@@ -71,6 +71,10 @@ PyRef TextList(const std::vector<std::string>& texts) {
   return list;
 }
 
+// Nobody asked for the main module to be preloaded but us: a thread that it starts is no error of the program's.  Without
+// finalization, which would wait for that thread.
+[[noreturn]] void LeaveMainToChildren() { _exit(kExitToLeaveMainToChildren); }
+
 // multiprocessing.forkserver.preload() for one module, so that a thread can be blamed on it.
 absl::Status Preload(const ServerSpec& spec, const std::string& name) {
   PyRef module = PyRef::Steal(PyImport_ImportModule("multiprocessing.forkserver"));
@@ -87,6 +91,7 @@ absl::Status Preload(const ServerSpec& spec, const std::string& name) {
   // A library's own threads (OpenBLAS starts some at import) are its own business, as in python3: those libraries stop
   // them before a fork and start them again after it.
   if (!HasOtherThreads()) return absl::OkStatus();
+  if (name == ServerSpec::kMain) LeaveMainToChildren();
   return absl::FailedPreconditionError(
       absl::StrCat("preloaded module '", name, "' started a thread, which no fork would have; start it in a function"));
 }

@@ -30,7 +30,7 @@ def run():
         child = _receive(extras)
         code = child._bootstrap(extras['parent_sentinel'])
     except SystemExit as end:  # the main module may end the program while it is imported
-        code = process._code_of(end)
+        code = 1 if extras.get('method') == 'forkserver' else process._code_of(end)  # as in python3
     except KeyboardInterrupt:
         _die_of_interrupt()
     except BaseException as error:

@@ -128,7 +128,7 @@ def _preload_main(main_path, main_name):
             spawn._fixup_main_from_path(main_path)
         elif main_name and not main_name.endswith('__main__'):
             spawn._fixup_main_from_name(main_name)
-    except Exception:
+    except (Exception, SystemExit):
         pass  # each child imports it again, and shows what is wrong
     finally:
         del current._inheriting

@@ -43,10 +43,13 @@ inline std::span<const std::byte> AsBytes(const ControlMessage& message) {
 
 // What a fork server is started with.  Two starts with the same spec and the same early variables share a server.
 struct ServerSpec {
+  // The name in `preload` that stands for the main module.
+  static constexpr std::string_view kMain = "__main__";
+
   std::string program;                  // the pyhost that runs it
   std::string method;                   // "spawn" or "forkserver"
   std::vector<std::string> flags;       // interpreter options, as on a command line
-  std::vector<std::string> preload;     // modules, in order; "__main__" stands for the main module
+  std::vector<std::string> preload;     // modules, in order; kMain among them
   std::string main_path;                // of the main module, or empty
   std::string main_name;                // its name for `-m`, or empty
   bool has_sys_path = false;            // whether sys_path is to be used
@@ -62,6 +65,10 @@ struct ServerSpec {
   // python3, the server keeps those it started with, and each child sets its own.
   uint64_t Key(const std::vector<std::string>& environment) const;
 };
+
+// The exit code of a fork server whose interpreter the main module has made unfit to be forked.  Its place is taken by one that
+// leaves the import to the children.
+inline constexpr int kExitToLeaveMainToChildren = 97;
 
 // True for variables that a running interpreter, C library or allocator does not read again.
 bool IsEarlyVariable(std::string_view entry);

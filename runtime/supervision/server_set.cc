@@ -197,26 +197,34 @@ void ServerSet::OnDeath(Server* server, ExitStatus status) {
     if (info.ok() && info->pid != 0) watch_->Add(host, UniqueFd());
     return !info.ok() || info->pid != 0 || info->exit.ended();
   });
-  if (closing_ || server->in_flight.empty()) {
+  const bool leaves_main = LeavesMainToChildren(server, status);
+  if (closing_ || (server->in_flight.empty() && !leaves_main)) {
     // The next start launches another one.
     servers_.erase(server->key);
-    return;
+  } else if (leaves_main || ++server->deaths < kMaxDeaths) {
+    Relaunch(server);
+  } else {
+    FailAll(server, absl::UnavailableError(absl::StrCat("the fork server for ", server->spec.method, " ",
+                                                        status.ToString(), " before it could start anything")));
+    servers_.erase(server->key);
   }
-  Relaunch(server, status);
 }
 
-void ServerSet::Relaunch(Server* server, ExitStatus status) {
-  absl::Status why = absl::UnavailableError(absl::StrCat("the fork server for ", server->spec.method, " ",
-                                                         status.ToString(), " before it could start anything"));
-  if (++server->deaths < kMaxDeaths) {
-    why = Launch(server, server->in_flight.begin()->second.fds);
-    if (why.ok()) {
-      for (auto& [host, request] : server->in_flight) request.sent = false;
-      Flush(server);
-      return;
-    }
+bool ServerSet::LeavesMainToChildren(Server* server, ExitStatus status) {
+  const bool asked_for = status == ExitStatus{ExitStatus::Kind::kExited, kExitToLeaveMainToChildren};
+  return asked_for && std::erase(server->spec.preload, ServerSpec::kMain) > 0;
+}
+
+void ServerSet::Relaunch(Server* server) {
+  // What came with the question for a server is not kept; nothing that the program sees depends on it.
+  const std::vector<UniqueFd> none;
+  absl::Status launched = Launch(server, server->in_flight.empty() ? none : server->in_flight.begin()->second.fds);
+  if (launched.ok()) {
+    for (auto& [host, request] : server->in_flight) request.sent = false;
+    Flush(server);
+    return;
   }
-  FailAll(server, why);
+  FailAll(server, launched);
   servers_.erase(server->key);
 }
 

@@ -6,7 +6,8 @@
 //
 // A request stays in flight, with its descriptors, until its server has answered.  A server that dies takes none along:
 // another is launched and gets them again.  A fork whose answer was lost is no danger, because only one process can
-// adopt a record.  Three deaths without a success in between fail what is in flight, with the last cause.
+// adopt a record.  Three deaths without a success in between fail what is in flight, with the last cause.  A server that
+// cannot preload the main module says so by its exit code; the next one does without.
 //
 // Single-threaded, on the supervisor's EventLoop.
 
@@ -85,7 +86,9 @@ class ServerSet {
   void OnMessages(uint64_t key);
   void OnAnswer(Server* server, const ControlMessage& answer);
   void OnDeath(Server* server, ExitStatus status);
-  void Relaunch(Server* server, ExitStatus status);
+  // True when it has ended for a server that leaves the main module to the children; `server` is that one from now on.
+  bool LeavesMainToChildren(Server* server, ExitStatus status);
+  void Relaunch(Server* server);
   void FailAll(Server* server, const absl::Status& why);
   Server* FindByPid(pid_t pid);
 

@@ -242,6 +242,38 @@ class ForkServerTest(ScriptCase):
             ''')
         self.assert_printed(outcome, 'loading', *['working slow'] * 3)
 
+    def test_main_module_that_starts_a_thread_is_imported_by_each_child(self):
+        outcome = self.run_script('''\
+            import multiprocessing
+            from concurrent.futures import ThreadPoolExecutor
+            executor = ThreadPoolExecutor(1)
+            executor.submit(int).result()
+            def work():
+                print('working', executor.submit(abs, -1).result(), flush=True)
+            if __name__ == '__main__':
+                multiprocessing.set_start_method('forkserver')
+                for _ in range(2):
+                    child = multiprocessing.Process(target=work)
+                    child.start()
+                    child.join()
+                with multiprocessing.Pool(1) as pool:
+                    print(pool.map(abs, [-2]))
+            ''')
+        self.assert_printed(outcome, 'working 1', 'working 1', '[2]')
+
+    def test_main_module_that_ends_the_program_ends_the_child(self):
+        outcome = self.run_script('''\
+            import multiprocessing, sys
+            if __name__ != '__main__':
+                sys.exit()
+            multiprocessing.set_start_method('forkserver')
+            child = multiprocessing.Process(target=print, args=('never',))
+            child.start()
+            child.join()
+            print(child.exitcode)
+            ''')
+        self.assert_printed(outcome, '1')
+
     def test_preload_takes_names(self):
         import multiprocessing
         for wrong in ([5], [None, 'name']):

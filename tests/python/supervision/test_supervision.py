@@ -393,6 +393,18 @@ class ServerTest(SessionCase):
         ''', 'forkserver')
         self.assertEqual(out, 'True\n')
 
+    def test_server_that_is_asked_for_does_without_a_main_module_that_starts_a_thread(self):
+        out = self.run_script('''
+            threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+        ''', '''
+            from multiprocessing import forkserver
+            forkserver.ensure_running()
+            process = start(nothing)
+            process.join()
+            print(process.exitcode, _pyhost.server_pid('forkserver') is not None)
+        ''', 'forkserver')
+        self.assertEqual(out, '0 True\n')
+
     def test_preload_that_ends_the_server_fails_the_start_with_the_cause(self):
         with open(self.path('deadly.py'), 'w') as file:
             file.write('import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n')
