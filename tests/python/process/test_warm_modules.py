@@ -64,14 +64,14 @@ print(ask("sys.modules['json'] is json and json.loads('[1]')"))
             def taken(duplicate): return duplicate.detach()
 
             def show(fds):
-                print(all(os.path.samestat(os.fstat(fd), os.stat(f'file {place}')) for place, fd in enumerate(fds, 190)))
+                print(all(f'memfd:file {place} ' in os.readlink(f'/proc/self/fd/{fd}') for place, fd in enumerate(fds, 190)))
         ''')
         outcome = self.run_script('''
             import multiprocessing, os, passed
 
             if __name__ == '__main__':
                 context = multiprocessing.get_context('spawn')
-                fds = [os.open(f'file {place}', os.O_RDWR | os.O_CREAT) for place in range(300)]
+                fds = [os.memfd_create(f'file {place}') for place in range(300)]
                 for _ in range(2):
                     process = context.Process(target=passed.show, args=([passed.Passed(fd) for fd in fds[190:]],))
                     process.start()
