@@ -395,12 +395,11 @@ class MadeByContext:
 
 def _reduction_module():
     """The current reducer: reduction.py, unless a program put another in its place."""
-    try:
-        return globals()['reduction']
-    except KeyError:
-        import importlib
-        return globals().setdefault(
-            'reduction', importlib.import_module('.reduction', __package__))
+    found = globals().get('reduction')
+    if found is not None:
+        return found
+    import importlib
+    return globals().setdefault('reduction', importlib.import_module('.reduction', __package__))
 
 
 def __getattr__(name):

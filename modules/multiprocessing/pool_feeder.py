@@ -19,7 +19,13 @@ _SLICEABLE = (list, tuple, range, str, bytes, bytearray)
 def start_feeding(crew, feed):
     """Runs feed() on a thread of its own; a pool that is closed meanwhile still takes the calls that it submits."""
     crew.begin_feeding()
-    threading.Thread(target=_run, args=(crew, feed), name='PoolFeeder', daemon=True).start()
+    thread = threading.Thread(target=_run, args=(crew, feed), name='PoolFeeder', daemon=True)
+    thread._pyhost_internal = True
+    try:
+        thread.start()
+    except BaseException:
+        crew.end_feeding()
+        raise
 
 
 def _run(crew, feed):
