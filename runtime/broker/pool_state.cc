@@ -1,6 +1,8 @@
 #include "runtime/broker/pool_state.h"
 
+#include <algorithm>
 #include <array>
+#include <cstdint>
 #include <functional>
 #include <new>
 #include <utility>
@@ -12,6 +14,7 @@
 #include "runtime/segment/host_table.h"
 #include "runtime/segment/object_table.h"
 #include "runtime/segment/segment.h"
+#include "runtime/segment/segment_map.h"
 
 namespace pyhost {
 namespace {
@@ -106,10 +109,17 @@ void VisitPool(Segment& segment, HostId, Handle handle, const std::function<void
   }
 }
 
+// They are worth this part of a session's memory and no more, so that little memory is left to what cannot do without.
+uint32_t TicketsThatFit(const Segment& segment) {
+  constexpr uint64_t kPart = 32;
+  return static_cast<uint32_t>(std::min<uint64_t>(segment.map().block_bytes() / kPart / sizeof(Tickets::Word), UINT32_MAX));
+}
+
 }  // namespace
 
-absl::StatusOr<Handle> CreatePool(Segment& segment, HostId me, uint32_t ticket_count, Handle replies) {
+absl::StatusOr<Handle> CreatePool(Segment& segment, HostId me, uint32_t most_tickets, Handle replies) {
   const uint32_t hand_count = segment.hosts().capacity();
+  const uint32_t ticket_count = std::min(most_tickets, TicketsThatFit(segment));
   const size_t size = hand_count * sizeof(Hand) + ticket_count * sizeof(Tickets::Word);
   absl::StatusOr<Handle> pool = segment.objects().Create(ObjectKind::kPool, size, me);
   if (!pool.ok()) return pool.status();

@@ -101,9 +101,9 @@ struct PoolView {
 };
 
 // Creates pool and queues.  The calling host holds the pool through segment.refs() afterwards; the queues live as long
-// as the pool.  Of the outstanding calls the newest `ticket_count` can be cancelled.
+// as the pool.  Of the outstanding calls the newest `most_tickets` can be cancelled, or fewer where memory is little.
 // `replies`: the reply queue of another pool of the caller's, to be this one's as well; none: its own.
-absl::StatusOr<Handle> CreatePool(Segment& segment, HostId me, uint32_t ticket_count = 0, Handle replies = {});
+absl::StatusOr<Handle> CreatePool(Segment& segment, HostId me, uint32_t most_tickets = 0, Handle replies = {});
 // Range-checked; NotFound for a pool that is gone, DataLoss for nonsense.
 absl::StatusOr<PoolView> OpenPool(Segment& segment, Handle pool);
 

@@ -19,20 +19,34 @@ namespace {
 
 constexpr uint64_t kLeastBlockBytes = 64 * 1024;
 
+// Makes the tables smaller; false when they are as small as makes sense: for some tens of processes.
+bool Shrink(SegmentOptions* options) {
+  constexpr uint32_t kFewObjects = 1024, kLeastObjects = 256, kLeastHosts = 64;
+  if (options->max_objects > kFewObjects) {
+    options->max_objects /= 2;
+  } else if (options->max_hosts > kLeastHosts) {
+    options->max_hosts /= 2;
+  } else if (options->max_objects > kLeastObjects) {
+    options->max_objects /= 2;
+  } else {
+    return false;
+  }
+  return true;
+}
+
 // The file is as large as all its parts together.  Where the limits on address space or file size leave little
-// room, tables and block space share it: at most a quarter for the tables.
+// room, tables and block space share it: at most a quarter for the tables, unless they are as small as can be.
 absl::StatusOr<SegmentMap> PlanWithinLimits(const SegmentOptions& options, uint64_t block_bytes) {
   uint64_t room = FileSizeLimit();
   if (AddressSpaceLimit() != kNoLimit) room = std::min(room, AddressSpaceLimit() / 4);
   SegmentOptions fitting = options;
   for (;;) {
     PYHOST_ASSIGN_OR_RETURN(const SegmentMap map,
-                            SegmentMap::Plan(block_bytes, options.max_hosts, fitting.max_objects));
+                            SegmentMap::Plan(block_bytes, fitting.max_hosts, fitting.max_objects));
     if (map.total_bytes() <= room) return map;
     const uint64_t tables = map.total_bytes() - map.block_bytes();
-    if (tables > room / 4 && fitting.max_objects > 1024) {
-      fitting.max_objects /= 2;
-    } else if (tables < room && room - tables >= kLeastBlockBytes && block_bytes > room - tables) {
+    if (tables > room / 4 && Shrink(&fitting)) continue;
+    if (tables < room && room - tables >= kLeastBlockBytes && block_bytes > room - tables) {
       block_bytes = room - tables - kPageBytes;
     } else {
       return absl::ResourceExhaustedError(absl::StrCat(

@@ -153,6 +153,16 @@ TEST(SegmentLimitTest, WorksUnderFileSizeLimit) {
             Exited(0));
 }
 
+TEST(SegmentLimitTest, TablesBecomeSmallWhereThereIsLittleRoom) {
+  EXPECT_EQ(RunInChild([] {
+    const rlimit limit = {256 << 10, 256 << 10};
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    ExpectWorks({});
+    EXPECT_GE((*Segment::Create({}))->hosts().capacity(), 64u);
+  }),
+            Exited(0));
+}
+
 TEST(SegmentLimitTest, WorksUnderAddressSpaceLimit) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "sanitizers need all address space";

@@ -61,6 +61,30 @@ if __name__ == '__main__':
 '''
 
 
+# What needs little.  Prints the same under python3.
+LITTLE = '''
+import multiprocessing as mp
+
+def put(queue):
+    queue.put(bytes(1000))
+
+def main():
+    for method in ('spawn', 'forkserver', 'fork'):
+        context = mp.get_context(method)
+        queue = context.Queue()
+        children = [context.Process(target=put, args=(queue,)) for _ in range(4)]
+        for child in children:
+            child.start()
+        print(method, [len(queue.get()) for _ in children])
+        for child in children:
+            child.join()
+        with context.Pool(2) as pool, context.Lock():
+            print(sum(pool.map(abs, range(1000))), len(pool.apply(bytes, (20_000,))))
+
+if __name__ == '__main__':
+    main()
+'''
+
 # Children that get descriptors.  Prints the same under python3.
 DESCRIPTORS = '''
 import multiprocessing as mp
@@ -172,6 +196,17 @@ class LimitsTest(unittest.TestCase):
         lines = self.run_confined(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (32 * MIB, 32 * MIB)))
         self.check(lines, r'[\d.]+ MiB')
         self.assertGreaterEqual(int(lines['full'].split()[1]), 20)
+
+    def test_file_size_limit_of_256_kib_suffices(self):
+        done = []
+        for program in (sys.executable, os.environ['PYHOST_ORACLE']):
+            with tempfile.TemporaryDirectory() as folder:
+                path = os.path.join(folder, 'script.py')
+                with open(path, 'w') as file:
+                    file.write(LITTLE)
+                done.append(subprocess.run([program, path], capture_output=True, text=True, timeout=100,
+                                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (256 << 10, 256 << 10))))
+        self.assertEqual((done[0].stdout, done[0].stderr, done[0].returncode), (done[1].stdout, done[1].stderr, 0))
 
     def test_address_space_limit_leaves_a_quarter(self):
         lines = self.run_confined(lambda: resource.setrlimit(resource.RLIMIT_AS, (128 * MIB, 128 * MIB)))
