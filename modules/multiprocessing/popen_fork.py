@@ -107,13 +107,21 @@ class Popen:
         # An interrupt in the middle of a fork would be reported by whatever hook of the child it hits.
         mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGINT])
         try:
-            child = _pyhost.fork_child(process_obj._name, bool(process_obj.daemon))
+            child = _pyhost.fork_child(record_name(process_obj), bool(process_obj.daemon))
             if child is None:
                 _run_forked(process_obj, parent_end, mask)
             self._adopt(child)
         finally:
             os.close(parent_end)
             _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+
+
+def record_name(process_obj):
+    """What the session's record calls the process, whose own name may be any object."""
+    name = str(process_obj._name)
+    if name.isprintable():
+        return name
+    return name.encode('utf-8', 'backslashreplace').decode().replace('\0', r'\x00')
 
 
 def open_own_end():

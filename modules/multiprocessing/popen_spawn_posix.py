@@ -72,7 +72,7 @@ class Popen(popen_fork.Popen):
         start = None
         try:
             start = self._start = _pyhost.ChildStart(
-                self.method, process_obj._name, daemon=bool(process_obj.daemon),
+                self.method, popen_fork.record_name(process_obj), daemon=bool(process_obj.daemon),
                 worker=bool(getattr(process_obj, '_pyhost_worker', False)))
             payload = self._payload(data, process_obj, start.add_fd(parent_end))
             with payload.getbuffer() as view:

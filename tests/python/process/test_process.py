@@ -32,6 +32,10 @@ def describe_self(conn):
     })
 
 
+def send_name(conn):
+    conn.send(multiprocessing.current_process().name)
+
+
 def call_with(conn, *args, **kwargs):
     conn.send((args, kwargs))
 
@@ -261,6 +265,19 @@ class ProcessCases:
         self.assertEqual(0, self.finish(child))
 
     # ---- What the child is ----
+
+    def test_name_may_be_any_text(self):
+        for name in ('a\0b', '\ud800', 'ü' * 100, 'two\nlines'):
+            with self.subTest(name=ascii(name)):
+                child = self.start(send_name, self.there, name=name)
+                self.assertEqual((name, 0), (self.receive(), self.finish(child)))
+
+    def test_name_that_is_no_text(self):
+        child = self.context.Process(target=send_name, args=(self.there,), name=5)
+        self.assertEqual((5, True), (child.name, 'name=5' in repr(child)))
+        if self.method == 'fork':
+            child.start()
+            self.assertEqual((5, 0), (self.receive(), self.finish(child)))
 
     def test_child_knows_itself_and_its_parent(self):
         child = self.start(describe_self, self.there, name='somebody')
