@@ -1,6 +1,7 @@
 #include "runtime/supervision/server_profile.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -9,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/base/status_util.h"
+#include "runtime/os/scheduling.h"
 #include "runtime/os/text_file.h"
 
 namespace pyhost {
@@ -44,9 +46,13 @@ absl::StatusOr<ServerProfile> ServerProfile::Capture(const ProcessStatus& status
   for (const char* name : kNamespaces) MixFile(absl::StrCat("/proc/thread-self/ns/", name), &profile.identity);
   MixFile("/", &profile.identity);
   MixText("/proc/thread-self/cgroup", &profile.identity);
-  errno = 0;
-  profile.nice = getpriority(PRIO_PROCESS, 0);
-  if (errno != 0) return ErrnoStatus(errno, "getpriority");
+  PYHOST_ASSIGN_OR_RETURN(const Scheduling scheduling, Scheduling::OfAFork());
+  profile.nice = scheduling.nice;
+  profile.policy = scheduling.policy;
+  if (scheduling.is_realtime()) {
+    Mix(static_cast<uint64_t>(scheduling.policy), &profile.identity);
+    Mix(static_cast<uint64_t>(scheduling.priority), &profile.identity);
+  }
   for (int resource = 0; resource < RLIM_NLIMITS; ++resource) {
     rlimit limit = {};
     if (getrlimit(static_cast<__rlimit_resource>(resource), &limit) != 0) {
@@ -59,6 +65,7 @@ absl::StatusOr<ServerProfile> ServerProfile::Capture(const ProcessStatus& status
 
 bool ServerProfile::CanServe(const ServerProfile& starter) const {
   if (identity != starter.identity || nice > starter.nice) return false;
+  if (policy == SCHED_IDLE && starter.policy != SCHED_IDLE) return false;
   for (int resource = 0; resource < RLIM_NLIMITS; ++resource) {
     if (hard_limits[resource] < starter.hard_limits[resource]) return false;
   }
@@ -66,7 +73,7 @@ bool ServerProfile::CanServe(const ServerProfile& starter) const {
 }
 
 std::string ServerProfile::ToArgument() const {
-  std::string text = absl::StrCat(identity, ",", nice);
+  std::string text = absl::StrCat(identity, ",", nice, ",", policy);
   for (rlim_t limit : hard_limits) absl::StrAppend(&text, ",", limit);
   return text;
 }
@@ -75,7 +82,7 @@ absl::StatusOr<ServerProfile> ServerProfile::FromArgument(std::string_view argum
   std::istringstream stream{std::string(argument)};
   ServerProfile profile;
   char comma;
-  stream >> profile.identity >> comma >> profile.nice;
+  stream >> profile.identity >> comma >> profile.nice >> comma >> profile.policy;
   for (rlim_t& limit : profile.hard_limits) stream >> comma >> limit;
   if (!stream) return absl::InvalidArgumentError(absl::StrCat("not a server profile: ", std::string(argument)));
   return profile;

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,10 +12,14 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/base/status_util.h"
 #include "runtime/os/descriptor_places.h"
 #include "runtime/os/launcher.h"
+#include "runtime/os/scheduling.h"
+#include "runtime/os/text_file.h"
 #include "runtime/os/unix_socket.h"
 #include "runtime/supervision/process_status.h"
 #include "runtime/supervision/wire.h"
@@ -26,6 +32,22 @@ constexpr uint64_t SignalBit(int signal) { return uint64_t{1} << (signal - 1); }
 // A signal number is kept by the C library (its threads use 32 and 33), or cannot be changed at all.
 bool IsReserved(int signal) { return signal == SIGKILL || signal == SIGSTOP || (signal >= 32 && signal < SIGRTMIN); }
 
+constexpr char kOomScoreAdjustment[] = "/proc/self/oom_score_adj";
+constexpr unsigned long kNoChange = 0xffffffff;  // of the personality
+
+int OomScoreAdjustment() {
+  int adjustment = 0;
+  const absl::StatusOr<std::string> text = ReadTextFile(kOomScoreAdjustment);
+  return text.ok() && absl::SimpleAtoi(absl::StripAsciiWhitespace(*text), &adjustment) ? adjustment : 0;
+}
+
+absl::Status SetOomScoreAdjustment(int adjustment) {
+  const std::string text = absl::StrCat(adjustment);
+  UniqueFd file(open(kOomScoreAdjustment, O_WRONLY | O_CLOEXEC));
+  if (file.valid() && write(file.get(), text.data(), text.size()) > 0) return absl::OkStatus();
+  return ErrnoStatus(errno, absl::StrCat("write ", text, " to ", kOomScoreAdjustment));
+}
+
 std::string_view NameOf(const std::string& entry) { return std::string_view(entry).substr(0, entry.find('=')); }
 
 }  // namespace
@@ -35,9 +57,12 @@ absl::StatusOr<StartAttributes> StartAttributes::Capture(const ProcessStatus& st
   attributes.umask = status.umask;
   attributes.ignored_signals = status.ignored_signals;
   attributes.blocked_signals = status.blocked_signals;
-  errno = 0;
-  attributes.nice = getpriority(PRIO_PROCESS, 0);
-  if (errno != 0) return ErrnoStatus(errno, "getpriority");
+  PYHOST_ASSIGN_OR_RETURN(const Scheduling scheduling, Scheduling::OfAFork());
+  attributes.nice = scheduling.nice;
+  attributes.policy = scheduling.policy;
+  attributes.oom_score_adjustment = OomScoreAdjustment();
+  attributes.timer_slack = prctl(PR_GET_TIMERSLACK);
+  attributes.personality = ::personality(kNoChange);
   for (int resource = 0; resource < RLIM_NLIMITS; ++resource) {
     if (getrlimit(static_cast<__rlimit_resource>(resource), &attributes.limits[resource]) != 0) {
       return ErrnoStatus(errno, absl::StrCat("getrlimit of resource ", resource));
@@ -57,7 +82,9 @@ std::string StartAttributes::Encode() const {
   writer.Number(umask);
   writer.Number(ignored_signals);
   writer.Number(blocked_signals);
-  writer.Number(static_cast<uint64_t>(nice));
+  for (int number : {nice, policy, oom_score_adjustment, timer_slack, personality}) {
+    writer.Number(static_cast<uint64_t>(number));
+  }
   for (const rlimit& limit : limits) {
     writer.Number(limit.rlim_cur);
     writer.Number(limit.rlim_max);
@@ -75,7 +102,10 @@ absl::StatusOr<StartAttributes> StartAttributes::Decode(std::string_view bytes) 
   attributes.umask = static_cast<uint32_t>(reader.Number());
   attributes.ignored_signals = reader.Number();
   attributes.blocked_signals = reader.Number();
-  attributes.nice = static_cast<int>(reader.Number());
+  for (int* number : {&attributes.nice, &attributes.policy, &attributes.oom_score_adjustment, &attributes.timer_slack,
+                      &attributes.personality}) {
+    *number = static_cast<int>(reader.Number());
+  }
   for (rlimit& limit : attributes.limits) {
     limit.rlim_cur = reader.Number();
     limit.rlim_max = reader.Number();
@@ -95,7 +125,8 @@ absl::Status StartAttributes::Apply(std::vector<UniqueFd> received, const StartA
   ApplyEnvironment(now);
   ApplySignals(now);
   ::umask(umask);
-  PYHOST_RETURN_IF_ERROR(ApplyScheduling());
+  PYHOST_RETURN_IF_ERROR(ApplyScheduling(now));
+  PYHOST_RETURN_IF_ERROR(ApplyOtherSettings(now));
   return ApplyLimits(now);
 }
 
@@ -150,19 +181,34 @@ absl::Status StartAttributes::ApplySignalMask() const {
   return error == 0 ? absl::OkStatus() : ErrnoStatus(error, "pthread_sigmask");
 }
 
-absl::Status StartAttributes::ApplyScheduling() const {
+absl::Status StartAttributes::ApplyScheduling(const StartAttributes& now) const {
+  const sched_param no_priority = {};  // a server's real-time policy is its starters'
+  if (policy != now.policy && sched_setscheduler(0, policy, &no_priority) != 0) {
+    return ErrnoStatus(errno, absl::StrCat("sched_setscheduler to policy ", policy));
+  }
   errno = 0;
   int current = getpriority(PRIO_PROCESS, 0);
   if (current != nice && setpriority(PRIO_PROCESS, 0, nice) != 0) {
     return ErrnoStatus(errno, absl::StrCat("setpriority from nice ", current, " to ", nice));
   }
-  cpu_set_t now;
-  CPU_ZERO(&now);
-  if (CPU_COUNT(&affinity) == 0 || sched_getaffinity(0, sizeof(now), &now) != 0 || CPU_EQUAL(&now, &affinity)) {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  if (CPU_COUNT(&affinity) == 0 || sched_getaffinity(0, sizeof(cpus), &cpus) != 0 || CPU_EQUAL(&cpus, &affinity)) {
     return absl::OkStatus();
   }
   if (sched_setaffinity(0, sizeof(affinity), &affinity) == 0) return absl::OkStatus();
   return ErrnoStatus(errno, absl::StrCat("sched_setaffinity to ", CPU_COUNT(&affinity), " CPUs"));
+}
+
+absl::Status StartAttributes::ApplyOtherSettings(const StartAttributes& now) const {
+  if (timer_slack != now.timer_slack && prctl(PR_SET_TIMERSLACK, static_cast<unsigned long>(timer_slack)) != 0) {
+    return ErrnoStatus(errno, absl::StrCat("prctl(PR_SET_TIMERSLACK) to ", timer_slack));
+  }
+  if (personality != now.personality && ::personality(static_cast<unsigned long>(personality)) < 0) {
+    return ErrnoStatus(errno, absl::StrCat("personality ", personality));
+  }
+  if (oom_score_adjustment == now.oom_score_adjustment) return absl::OkStatus();
+  return SetOomScoreAdjustment(oom_score_adjustment);
 }
 
 // Last, because a lower limit may forbid what comes before.

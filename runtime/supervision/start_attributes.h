@@ -33,6 +33,11 @@ struct StartAttributes {
   uint64_t ignored_signals = 0;  // bit n-1 = signal n
   uint64_t blocked_signals = 0;
   int nice = 0;
+  int policy = 0;  // of scheduling
+  // What cannot be read here is the same everywhere.
+  int oom_score_adjustment = 0;
+  int timer_slack = 0;  // nanoseconds
+  int personality = 0;
   std::array<rlimit, RLIM_NLIMITS> limits = {};
   cpu_set_t affinity = {};
   std::vector<std::string> environment;
@@ -52,7 +57,8 @@ struct StartAttributes {
  private:
   absl::Status TakeDescriptors(std::vector<UniqueFd> received) const;
   absl::Status ApplyLimits(const StartAttributes& now) const;
-  absl::Status ApplyScheduling() const;
+  absl::Status ApplyScheduling(const StartAttributes& now) const;
+  absl::Status ApplyOtherSettings(const StartAttributes& now) const;
   void ApplyEnvironment(const StartAttributes& now) const;
   void ApplySignals(const StartAttributes& now) const;
 };

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -130,6 +131,17 @@ TEST(ServerProfileTest, ServesItsEqualAndTheNicerAndMoreLimited) {
   starter.hard_limits[RLIMIT_CORE] = 0;
   EXPECT_TRUE(server.CanServe(starter));
   EXPECT_FALSE(starter.CanServe(server));
+}
+
+TEST(ServerProfileTest, AnIdleOneServesTheIdleAlone) {
+  ServerProfile server = *ServerProfile::Capture(*ProcessStatus::Read());
+  ServerProfile starter = server;
+  starter.policy = SCHED_BATCH;
+  EXPECT_TRUE(server.CanServe(starter));
+  server.policy = SCHED_IDLE;
+  EXPECT_FALSE(server.CanServe(starter));
+  starter.policy = SCHED_IDLE;
+  EXPECT_TRUE(server.CanServe(starter));
 }
 
 TEST(ServerProfileTest, DoesNotServeAnotherSessionOrUser) {

@@ -12,8 +12,27 @@ from session import PRELUDE, SECONDS, SessionCase
 ORACLE = '/usr/bin/python3'
 
 BODY = '''
+def settings():
+    """Scheduling, and what of a process only the kernel knows."""
+    import ctypes
+    library = ctypes.CDLL(None)
+    with open('/proc/self/oom_score_adj') as file:
+        adjustment = file.read()
+    return [os.sched_getscheduler(0), os.sched_getparam(0).sched_priority, os.nice(0), adjustment,
+            library.prctl(30), library.personality(0xffffffff)]
+
+def set_settings(policy, priority=0):
+    import ctypes
+    library = ctypes.CDLL(None)
+    os.sched_setscheduler(0, policy, os.sched_param(priority))
+    with open('/proc/self/oom_score_adj', 'w') as file:
+        file.write('300')
+    library.prctl(29, 123456)
+    library.personality(0x0040000)
+
 def report(conn):
     conn.send({
+        'settings': settings(),
         'folder': os.getcwd(), 'umask': os.umask(0), 'nice': os.nice(0), 'cpus': os.sched_getaffinity(0),
         'mask': sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, []))),
         'ignored': [int(s) for s in signal.valid_signals() if signal.getsignal(s) == signal.SIG_IGN],
@@ -89,6 +108,26 @@ class InheritanceTest(SessionCase):
 
     def test_folder_umask_nice_and_cpus(self):
         self.assert_same('show()\nos.chdir("/usr"); os.umask(0o27); os.nice(3); os.sched_setaffinity(0, [0])\nshow()')
+
+    def test_scheduling_and_settings_of_the_kernel(self):
+        for policy in ('os.SCHED_BATCH', 'os.SCHED_IDLE', 'os.SCHED_BATCH | os.SCHED_RESET_ON_FORK'):
+            with self.subTest(policy=policy):
+                self.assert_same(f'show()\nset_settings({policy})\nshow()')
+
+    def test_scheduling_that_a_server_cannot_change(self):
+        def be_idle():
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+        self.assert_same('show()\nset_settings(os.SCHED_OTHER)\nshow()', preexec_fn=be_idle)
+
+    def test_real_time_scheduling(self):
+        try:
+            before = os.sched_getscheduler(0), os.sched_getparam(0)
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(2))
+            os.sched_setscheduler(0, *before)
+        except OSError as error:
+            self.skipTest(f'real-time scheduling is not allowed here: {error}')
+        self.assert_same('show()\nset_settings(os.SCHED_RR, 2)\nshow()')
 
     def test_environment(self):
         self.assert_same('show()\nos.environ["CHILD_SEES"] = "x=y z"; os.environ.pop("HOME", None)\nshow()')
