@@ -218,7 +218,7 @@ class EarlyStartTest(SessionCase):
         self.assert_nobody_left()
         return result.stdout
 
-    SESSION = 'import _pyhost\nprint(_pyhost.session_id() != 0)\n'
+    SESSION = 'import _pyhost\nprint(_pyhost.session_id() is not None)\n'
     STARTS = (SESSION + 'import multiprocessing as mp\n'
               'if __name__ == "__main__":\n'
               '    process = mp.Process(target=print, args=("child",))\n    process.start()\n    process.join()\n'
