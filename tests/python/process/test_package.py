@@ -9,6 +9,8 @@ import unittest
 
 from script import UNDER_PYHOST, ScriptCase, run
 
+PRELOADS_MAIN = not UNDER_PYHOST and sys.version_info >= (3, 14)
+
 
 class ImportTest(ScriptCase):
     def loaded(self, statement):
@@ -242,6 +244,7 @@ class ForkServerTest(ScriptCase):
             ''')
         self.assert_printed(outcome, 'loading', *['working slow'] * 3)
 
+    @unittest.skipIf(PRELOADS_MAIN, "python3's own server imports the main module from 3.14 on, and hangs or dies of such a one")
     def test_main_module_that_starts_a_thread_is_imported_by_each_child(self):
         outcome = self.run_script('''\
             import multiprocessing
@@ -261,6 +264,7 @@ class ForkServerTest(ScriptCase):
             ''')
         self.assert_printed(outcome, 'working 1', 'working 1', '[2]')
 
+    @unittest.skipIf(PRELOADS_MAIN, "python3's own server imports the main module from 3.14 on, and hangs or dies of such a one")
     def test_main_module_that_ends_the_program_ends_the_child(self):
         outcome = self.run_script('''\
             import multiprocessing, sys
