@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -135,11 +136,14 @@ absl::Status WaitForInput(int fd, Wait wait) {
 
 bool SpinForInput(int fd, Deadline deadline, absl::FunctionRef<bool()> elsewhere) {
   constexpr int kLooks = 100;  // about 4 us, several times what a system call takes
+  int yields = 4;
   return Spin(fd, deadline, [&] {
     for (int look = 0; look < kLooks; ++look) {
       if (elsewhere()) return true;
       SpinPause();
     }
+    // Who is to write may be waiting for this very processor.
+    if (yields-- > 0) sched_yield();
     return Poll(fd, POLLIN, 0) != Polled::kTimedOut;
   });
 }
