@@ -142,7 +142,7 @@ class ResourceTracker:
 
     def _owns_descriptor(self):
         """False if the program closed our descriptor behind our back; its number may be somebody else's now."""
-        return self._identity is None or _identity_of(self._fd) == self._identity.get(self._fd)
+        return self._identity is None or util.identity_of_descriptor(self._fd) == self._identity.get(self._fd)
 
     def _forget_dead_tracker(self):
         only_lost = self._shared and not self._owns_descriptor()
@@ -163,7 +163,7 @@ class ResourceTracker:
             os.close(self._fd)  # A subclass has put it there.
         else:
             for fd, identity in self._identity.items():
-                if _identity_of(fd) == identity:
+                if util.identity_of_descriptor(fd) == identity:
                     os.close(fd)
         self._fd = self._life = self._identity = None
 
@@ -171,7 +171,7 @@ class ResourceTracker:
         """Keeps descriptors of our own, out of the way."""
         self._fd = _duplicate_high(commands.fileno())
         self._life = self._fd if life is commands else _duplicate_high(life.fileno())
-        self._identity = {fd: _identity_of(fd) for fd in (self._fd, self._life)}
+        self._identity = {fd: util.identity_of_descriptor(fd) for fd in (self._fd, self._life)}
 
     def _connect(self):
         if self._shared:
@@ -306,15 +306,6 @@ def _launching():
 def _root_pid():
     import _pyhost
     return _pyhost.root_pid() or None
-
-
-def _identity_of(fd):
-    """What makes a descriptor recognizable; None if it is closed."""
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _duplicate_high(fd):

@@ -376,6 +376,15 @@ def close_all_fds_except(fds):
         os.closerange(low + 1, high)
 
 
+def identity_of_descriptor(fd):
+    """What makes a descriptor recognizable, whoever has its number; None if it is closed."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def close_fds(*fds):
     """Closes each of `fds`."""
     for fd in fds:

@@ -17,6 +17,8 @@ everything outside of the standard library: what its import does cannot be known
 import os
 import sys
 
+from . import util
+
 __all__ = ()
 
 ALLOWED = frozenset('''
@@ -37,7 +39,7 @@ _LONGEST_REPORT = 1 << 16  # bytes
 
 # Of the server, and inherited by its children.
 _report_fd = -1
-_report_file = None
+_report_file = None  # which descriptor that is, for a child may have been given another of its number
 _known = frozenset()  # the modules that every child begins with
 _warm = None  # (sys.path of who reported, names); None: nothing yet
 # Where the standard library is, and what stands for parts of it here.
@@ -47,7 +49,7 @@ _FOLDERS = os.path.dirname(os.__file__) + os.sep, os.path.dirname(os.path.dirnam
 def serve(report_fd):
     """In the server, when it is ready: children report to this descriptor."""
     global _report_fd, _report_file, _known
-    _report_fd, _report_file = report_fd, _identity(report_fd)
+    _report_fd, _report_file = report_fd, util.identity_of_descriptor(report_fd)
     _known = frozenset(sys.modules)
 
 
@@ -59,15 +61,6 @@ def _forget(names):
         known = vars(sys.modules[package]) if package in sys.modules else {}
         if module is not None and known.get(last) is module:
             del known[last]
-
-
-def _identity(fd):
-    """Tells a descriptor from another that has its number."""
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _path():
@@ -92,7 +85,7 @@ def report(wanted):
     if _report_fd < 0:
         return
     fd, _report_fd = _report_fd, -1
-    if _identity(fd) != _report_file:
+    if util.identity_of_descriptor(fd) != _report_file:
         return  # a descriptor that was passed to the child had to have this number
     try:
         if wanted and _warm is None and _may_report():

@@ -117,7 +117,7 @@ class Receiver {
         reader_(fd, gil_.Until(Deadline::Never())),
         lane_(hand_over == nullptr ? std::nullopt : OpenLane(hand_over->from_peer)) {}
 
-  // Its length; none if what came is none.  From then on, if it is by_hand(), it has come.
+  // Its length; none if what came is none.  From then on, if is_by_hand(), it has come.
   absl::StatusOr<std::optional<size_t>> Begin();
   std::span<const std::byte> by_hand() const { return std::span(bytes_).first(size_); }
   bool is_by_hand() const { return is_by_hand_; }

@@ -52,15 +52,9 @@ PyObject* New(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   Py_ssize_t size = 0;
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n:Memory", const_cast<char**>(kKeywords), &size)) return nullptr;
   if (size <= 0) return PyErr_Format(PyExc_ValueError, "Memory size must be positive, not %zd", size);
-  Session* session = EnsureSession();
-  if (session == nullptr) return nullptr;
-  Segment& segment = session->segment();
-  absl::StatusOr<Handle> handle =
-      segment.objects().Create(ObjectKind::kMemory, static_cast<uint64_t>(size), session->me());
-  if (!handle.ok()) return SetError(handle.status());
-  PyRef self = PyRef::Steal(AdoptShared(type, session, *handle));
-  if (!self) return nullptr;
-  return FindBlock(AsMemory(self.get())) ? self.release() : nullptr;
+  ModuleState* state = StateOfType(type);
+  Session* session = state == nullptr ? nullptr : EnsureSession();
+  return session == nullptr ? nullptr : CreateMemory(state, session, static_cast<uint64_t>(size));
 }
 
 int GetBuffer(PyObject* self, Py_buffer* view, int flags) {
@@ -112,6 +106,16 @@ PyType_Slot kSlots[] = {
 PyType_Spec kSpec = {"_pyhost.Memory", sizeof(MemoryObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, kSlots};
 
 }  // namespace
+
+PyObject* CreateMemory(ModuleState* state, Session* session, uint64_t size) {
+  const absl::StatusOr<Handle> handle =
+      session->segment().objects().Create(ObjectKind::kMemory, size, session->me());
+  if (!handle.ok()) return SetError(handle.status());
+  auto* type = reinterpret_cast<PyTypeObject*>(state->memory_type.get());
+  PyRef self = PyRef::Steal(AdoptShared(type, session, *handle));
+  if (!self) return nullptr;
+  return FindBlock(AsMemory(self.get())) ? self.release() : nullptr;
+}
 
 PyObject* NewMemory(ModuleState* state, Handle handle, bool readonly) {
   auto* type = reinterpret_cast<PyTypeObject*>(state->memory_type.get());

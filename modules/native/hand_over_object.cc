@@ -6,11 +6,9 @@
 #include <span>
 
 #include "modules/native/buffer_view.h"
+#include "modules/native/memory_object.h"
 #include "modules/native/module_state.h"
 #include "modules/native/session_access.h"
-#include "modules/native/shared_object.h"
-#include "modules/native/status.h"
-#include "runtime/segment/object_table.h"
 
 namespace pyhost::native {
 namespace {
@@ -55,23 +53,12 @@ PyObject* New(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   return PyErr_Format(PyExc_ValueError, "side must be 0 or 1, not %d", side);
 }
 
-PyRef NewBlock(ModuleState* state) {
-  // A pipe alone is no reason for a fork server.
-  Session* session = EnsureSession(SessionUse::kFork);
-  if (session == nullptr) return {};
-  const absl::StatusOr<Handle> handle =
-      session->segment().objects().Create(ObjectKind::kMemory, kBlockBytes, session->me());
-  if (handle.ok()) {
-    return PyRef::Steal(AdoptShared(reinterpret_cast<PyTypeObject*>(state->memory_type.get()), session, *handle));
-  }
-  SetError(handle.status());
-  return {};
-}
-
 PyObject* NewPair(PyObject* module, PyObject* duplex) {
   ModuleState* state = StateOfModule(module);
   const int is_duplex = PyObject_IsTrue(duplex);
-  PyRef memory = is_duplex < 0 ? PyRef() : NewBlock(state);
+  // A pipe alone is no reason for a fork server.
+  Session* session = is_duplex < 0 ? nullptr : EnsureSession(SessionUse::kFork);
+  PyRef memory = PyRef::Steal(session == nullptr ? nullptr : CreateMemory(state, session, kBlockBytes));
   HandOverLane* lanes = memory ? LanesIn(memory.get()) : nullptr;
   if (lanes == nullptr) return nullptr;
   for (size_t i = 0; i < kLanes; ++i) new (&lanes[i]) HandOverLane();

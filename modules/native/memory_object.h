@@ -8,9 +8,13 @@
 
 #include "modules/native/module_state.h"
 #include "modules/native/python_ref.h"
+#include "modules/native/session_access.h"
 #include "runtime/base/ids.h"
 
 namespace pyhost::native {
+
+// A new Memory of `size` bytes, contents undefined.  Null with a Python error.
+PyObject* CreateMemory(ModuleState* state, Session* session, uint64_t size);
 
 // A new Python object for a Memory object that this host holds through segment.refs(); takes a count of its own.
 // Null with a Python error.  A read-only one exports read-only buffers.

@@ -108,15 +108,17 @@ void Crew::Run() {
   finished_.Notify();
 }
 
-bool Crew::WantsReplacements() const {
-  const uint64_t queued = lanes_->queued();
-  MutexLock lock(mutex_);
+bool Crew::WantsReplacements(uint64_t queued) const {
   return state_ == State::kRunning || (state_ == State::kClosing && queued > 0);
 }
 
 void Crew::StartMissing() {
   if (missing_.empty()) return;
-  if (!WantsReplacements()) return missing_.clear();
+  {
+    const uint64_t queued = lanes_->queued();
+    MutexLock lock(mutex_);
+    if (!WantsReplacements(queued)) return missing_.clear();
+  }
   while (!missing_.empty() && Deadline::MonotonicNanos() >= next_start_) {
     const absl::Status started = StartWorker(missing_.back(), Deadline::After(kStartPatience));
     if (!started.ok()) return NoteFailedStart(missing_.back(), started);
@@ -239,7 +241,7 @@ void Crew::RemoveEnded() {
       }
       ended.push_back(*worker);
       if (state_ == State::kRunning) NoteDeath(worker->process->ExitReason(), answered);
-      if (state_ == State::kRunning || (state_ == State::kClosing && queued > 0)) {
+      if (WantsReplacements(queued)) {
         missing_.push_back(worker->number);
         ++replaced_;
       }

@@ -114,7 +114,8 @@ class Crew {
   void Bury(const Worker& worker);
   void RemoveEnded() ABSL_LOCKS_EXCLUDED(mutex_);
   void StartMissing() ABSL_LOCKS_EXCLUDED(mutex_);
-  bool WantsReplacements() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // `queued`: calls that wait.
+  bool WantsReplacements(uint64_t queued) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteFailedStart(int number, const absl::Status& why) ABSL_LOCKS_EXCLUDED(mutex_);
   void TellFailure() ABSL_LOCKS_EXCLUDED(mutex_);
   void AwaitReports();

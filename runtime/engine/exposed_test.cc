@@ -7,6 +7,7 @@
 #include <string>
 #include <thread>
 
+#include "absl/synchronization/notification.h"
 #include "runtime/engine/pool_test_util.h"
 
 namespace pyhost {
@@ -153,11 +154,13 @@ TEST_F(ExposedTest, ThreadThatWaitsServesWhenTheOneThatPolledEndsMeanwhile) {
   Start({.workers = 1});
   ASSERT_TRUE(pool().Expose("one", [] { return 1; }).ok());
   auto call = pool().Call<int>("walk:f");
+  absl::Notification has_polled;
   std::thread polled([&] {
     pool().Poll();
-    absl::SleepFor(absl::Milliseconds(200));
+    has_polled.Notify();
+    absl::SleepFor(absl::Milliseconds(200));  // So that the wait begins while this thread lives.
   });
-  absl::SleepFor(absl::Milliseconds(50));
+  has_polled.WaitForNotification();
   EXPECT_EQ(call.Get(absl::Seconds(30)).value(), 1);
   polled.join();
 }
