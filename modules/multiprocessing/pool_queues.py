@@ -10,9 +10,11 @@ queues as in the standard library: a thread puts calls, another gets outcomes, w
             (None, pid, how)    from the pool: this worker has ended; None: no more outcomes
 
 A worker that dies costs the call that it had taken, as in any pool.  But it has the weakness of such queues: one that is
-killed in the middle of a get or a put may leave half a message there, and then nothing can be read any more.
+killed in the middle of a get or a put may leave half a message there, and then nothing can be read any more: such a pool can
+still be terminated.
 """
 
+import functools
 import os
 import threading
 
@@ -87,7 +89,10 @@ class QueueClient(LocalClient):
     def get_outcomes(self, get):
         """The life of the thread that gets outcomes from the pool's queue."""
         while True:
-            message = get()
+            try:
+                message = get()
+            except (EOFError, OSError):  # after half a message of a worker that was killed
+                break
             if message is None:
                 break
             self._note(*message)
@@ -216,15 +221,25 @@ class QueueCrew(ThreadCrew):
     def _drain(self):
         """Nobody reads calls any more, so the thread that puts one may wait for room."""
         self.client.stop()
-        reader = self._calls._reader
-        if self._threads[0].is_alive() and self._threads[0] is not threading.current_thread():
-            while reader in connection.wait([reader, self._tasks_ended]):
-                reader.recv_bytes()
+        if not self._threads[0].is_alive() or self._threads[0] is threading.current_thread():
+            return
+        source = self._calls._reader
+        take = source.recv_bytes
+        if isinstance(source, connection.Connection):
+            # Not by messages: a worker that was killed in the middle of one has left the rest of it.
+            source = source.fileno()
+            take = functools.partial(os.read, source, 1 << 16)
+        while self._tasks_ended not in connection.wait([source, self._tasks_ended]):
+            take()
 
     def _finish(self):
         if not self.done.is_set():
             self.client.stop()
             _persist(self._outcomes.put, None)
+            # For the thread that gets outcomes, in case a worker that was killed has left half of one.
+            writer = getattr(self._outcomes, '_writer', None)
+            if isinstance(writer, connection.Connection):
+                writer.close()
             self.done.set()
 
     def join(self):

@@ -108,14 +108,39 @@ PyObject* ReceiveBytes(StreamReader& reader, size_t size) {
   return bytes;
 }
 
+// Ends a sleep for a descriptor when a message was left behind in the lane meanwhile: who was given it may have died, or
+// become known to have died, after the look before that sleep.
+class LaneWatch final : public Interruptible {
+ public:
+  // `reader`, if there is one, must not have begun a message.
+  LaneWatch(GilWait* gil, const HandOver& lane, const StreamReader* reader = nullptr)
+      : gil_(gil), lane_(lane), reader_(reader) {}
+
+  absl::Status OnSignal() override {
+    PYHOST_RETURN_IF_ERROR(gil_->OnSignal());
+    if ((reader_ != nullptr && reader_->received() != 0) || !lane_.IsLeftBehind()) return absl::OkStatus();
+    return absl::AbortedError("a message was left behind");
+  }
+  void BeginBlocking() override { gil_->BeginBlocking(); }
+  void EndBlocking() override { gil_->EndBlocking(); }
+
+ private:
+  GilWait* const gil_;
+  const HandOver& lane_;
+  const StreamReader* const reader_;
+};
+
 // One incoming message, by whichever way it comes.
 class Receiver {
  public:
   // `hand_over` may be null.
   Receiver(int fd, HandOverObject* hand_over)
       : fd_(fd),
-        reader_(fd, gil_.Until(Deadline::Never())),
-        lane_(hand_over == nullptr ? std::nullopt : OpenLane(hand_over->from_peer)) {}
+        lane_(hand_over == nullptr ? std::nullopt : OpenLane(hand_over->from_peer)),
+        watch_(lane_ ? std::optional<LaneWatch>(std::in_place, &gil_, *lane_, &reader_) : std::nullopt),
+        reader_(fd, {Deadline::Never(), watch_ ? static_cast<Interruptible*>(&*watch_) : &gil_}) {}
+  Receiver(const Receiver&) = delete;
+  Receiver& operator=(const Receiver&) = delete;
 
   // Its length; none if what came is none.  From then on, if is_by_hand(), it has come.
   absl::StatusOr<std::optional<size_t>> Begin();
@@ -128,16 +153,19 @@ class Receiver {
 
   const int fd_;
   GilWait gil_;
-  StreamReader reader_;
   std::optional<HandOver> lane_;
+  std::optional<LaneWatch> watch_;
+  StreamReader reader_;
   bool is_by_hand_ = false;
   size_t size_ = 0;
   std::array<std::byte, HandOverLane::kMaxBytes> bytes_;  // only the first size_ are ever set
 };
 
-// Tells givers that somebody waits, for as long as spinning pays.  If nobody gave, the descriptor has to be read.
+// Tells givers that somebody waits, for as long as spinning pays.  If nobody gave, the descriptor has to be read.  What was left
+// behind is there at once, wherever spinning pays.
 absl::Status Receiver::TakeByHand() {
-  if (!SpinningPays() || !lane_->Announce()) return absl::OkStatus();
+  if (!SpinningPays() && !lane_->IsLeftBehind()) return absl::OkStatus();
+  if (!lane_->Announce()) return absl::OkStatus();
   // Not to be undone by what taking the interpreter back may do to a thread.
   BlockingScope blocking(&gil_);
   SpinForInput(fd_, Deadline::Never(), [this] { return lane_->Given(); });
@@ -156,10 +184,13 @@ absl::StatusOr<std::optional<size_t>> Receiver::Begin() {
     PYHOST_ASSIGN_OR_RETURN(const bool there, reader_.FillIfThere(head));
     if (there) return ReadLengthAfter(head, reader_);
   }
-  PYHOST_RETURN_IF_ERROR(TakeByHand());
-  lane_->set_comes_by_hand(is_by_hand_);
-  if (is_by_hand_) return size_;
-  return ReadLength(reader_);
+  for (;;) {
+    PYHOST_RETURN_IF_ERROR(TakeByHand());
+    lane_->set_comes_by_hand(is_by_hand_);
+    if (is_by_hand_) return size_;
+    const absl::StatusOr<std::optional<size_t>> length = ReadLength(reader_);
+    if (!absl::IsAborted(length.status())) return length;
+  }
 }
 
 // The arguments fd, something, hand_over=None.
@@ -216,12 +247,13 @@ PyObject* WaitReadable(PyObject*, PyObject* args) {
       !ParseTimeout(timeout, &deadline) || !ParseHandOver(hand_over_object, &hand_over)) {
     return nullptr;
   }
-  if (hand_over != nullptr) {
-    const std::optional<HandOver> lane = OpenLane(hand_over->from_peer);
-    if (lane && lane->IsLeftBehind()) Py_RETURN_TRUE;
-  }
   GilWait gil;
-  const absl::Status status = WaitForInput(fd, gil.Until(deadline));
+  const std::optional<HandOver> lane = hand_over == nullptr ? std::nullopt : OpenLane(hand_over->from_peer);
+  if (lane && lane->IsLeftBehind()) Py_RETURN_TRUE;
+  std::optional<LaneWatch> watch;
+  if (lane) watch.emplace(&gil, *lane);
+  const absl::Status status = WaitForInput(fd, {deadline, watch ? static_cast<Interruptible*>(&*watch) : &gil});
+  if (absl::IsAborted(status)) Py_RETURN_TRUE;
   if (status.ok()) Py_RETURN_TRUE;
   if (absl::IsDeadlineExceeded(status)) Py_RETURN_FALSE;
   return SetError(status);

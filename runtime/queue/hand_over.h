@@ -15,8 +15,9 @@
 // was read before, and the reader takes it before it reads on.
 //
 // Death.  A reader that dies Waiting is passed over: givers see that its life has ended, the next reader replaces it.  What was
-// Given to a reader that died before it took it is the next reader's, who has to look before it turns to the
-// descriptor (Announce).  A giver that dies has given or has not; its lock is taken over by the next giver.  A reader that is
+// Given to a reader that died before it took it is the next reader's, who has to look (IsLeftBehind) before it turns to the
+// descriptor, whether it means to spin or not, and from time to time while it sleeps there: that the other is dead may
+// become known later.  A giver that dies has given or has not; its lock is taken over by the next giver.  A reader that is
 // stopped keeps what it was given, and all else goes by descriptor meanwhile.
 //
 // HandOver is a view of a lane in a block of shared memory, which outlives it, for one host.  Lanes are process-safe.  Any

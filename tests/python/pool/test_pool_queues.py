@@ -8,6 +8,7 @@ import multiprocessing.pool
 import os
 import pickle
 import signal
+import struct
 import sys
 import time
 import unittest
@@ -69,8 +70,49 @@ class Marking:
 
 
 class MarkingPool(multiprocessing.pool.Pool):
+    queue_class = Marking
+
     def _setup_queues(self):
-        self._inqueue, self._outqueue = Marking(self._ctx), self._ctx.SimpleQueue()
+        self._inqueue, self._outqueue = self.queue_class(self._ctx), self._ctx.SimpleQueue()
+        self._quick_put = self._inqueue.put
+        self._quick_get = self._outqueue.get
+
+
+class HalfDone(Marking):
+    """A queue whose workers stay in the middle of a message, until they are killed."""
+
+    def __init__(self, ctx):
+        super().__init__(ctx)
+        self.owner = os.getpid()
+        self.reached = ctx.Semaphore(0)
+
+    def stay(self):
+        self.reached.release()
+        while True:
+            signal.pause()
+
+    def get(self):
+        if os.getpid() == self.owner:
+            return super().get()
+        with self._rlock:
+            os.read(self._reader.fileno(), 4)
+            self.stay()
+
+    def put(self, obj):
+        if os.getpid() == self.owner:
+            return super().put(obj)
+        with self._wlock:
+            os.write(self._writer.fileno(), struct.pack('!i', 100_000))
+            self.stay()
+
+
+class HalfReadPool(MarkingPool):
+    queue_class = HalfDone
+
+
+class HalfWrittenPool(multiprocessing.pool.Pool):
+    def _setup_queues(self):
+        self._inqueue, self._outqueue = self._ctx.SimpleQueue(), HalfDone(self._ctx)
         self._quick_put = self._inqueue.put
         self._quick_get = self._outqueue.get
 
@@ -152,6 +194,23 @@ class QueueCases:
         pool.terminate()
         pool.join()
         self.assertLess(time.monotonic() - start, SECONDS / 2)
+
+    @unittest.skipUnless(UNDER_PYHOST, 'python3 waits for ever')
+    def test_terminating_with_a_worker_in_the_middle_of_a_call(self):
+        pool = self.pool(HalfReadPool)
+        pool.map_async(len, [bytes(10_000)] * 100, 1)  # more than a pipe holds
+        self.assertTrue(pool._inqueue.reached.acquire(timeout=SECONDS))
+        pool.terminate()
+        pool.join()
+
+    @unittest.skipUnless(UNDER_PYHOST, 'python3 waits for ever')
+    def test_terminating_with_a_worker_in_the_middle_of_an_outcome(self):
+        pool = self.pool(HalfWrittenPool)
+        result = pool.apply_async(square, (3,))
+        self.assertTrue(pool._outqueue.reached.acquire(timeout=SECONDS))
+        pool.terminate()
+        pool.join()
+        self.assertTrue(result.ready())
 
     @unittest.skipUnless(UNDER_PYHOST, 'python3 waits for ever')
     def test_a_call_that_is_lost_with_its_worker_says_so(self):
