@@ -4,6 +4,8 @@ import math
 import select
 import time
 
+import _pyhost
+
 __all__ = ['wait']
 
 # poll(2) takes an int of milliseconds; longer waits are slept in several.
@@ -27,7 +29,7 @@ def wait(object_list, timeout=None):
             poller.register(fd, select.POLLIN)
         by_descriptor.setdefault(fd, []).append(obj)
         lane = getattr(obj, '_hand_over', None)
-        if lane is not None:
+        if isinstance(lane, _pyhost.HandOver):
             lanes.append((fd, lane))
     ready = _poll_with_lanes(poller, lanes, timeout) if lanes else _poll_descriptors(poller, timeout)
     return [obj for fd in by_descriptor if fd in ready for obj in by_descriptor[fd]]

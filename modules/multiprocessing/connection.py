@@ -269,18 +269,19 @@ class Connection(_ConnectionBase):
 class _PipeEnds:
     """The two ends of a pipe that are this process's alone so far."""
 
-    __slots__ = ('_first', '_second', '_duplex', '__weakref__')
-    _all = weakref.WeakSet()
+    __slots__ = ('_first', '_second', '_duplex', '_weak', '__weakref__')
+    _all = set()  # weak references: no WeakSet, which cannot be iterated while other threads make pipes
 
     def __init__(self, first, second, duplex):
         self._first, self._second, self._duplex = weakref.ref(first), weakref.ref(second), duplex
         first._ends = second._ends = self
-        self._all.add(self)
+        self._weak = weakref.ref(self, self._all.discard)
+        self._all.add(self._weak)
 
     def share(self):
         """Gives both ends the memory to hand over messages; called before another process gets one of them."""
         first, second = self._first(), self._second()
-        self._all.discard(self)
+        self._all.discard(self._weak)
         if first is None or second is None:
             return
         first._ends = second._ends = None
@@ -292,8 +293,9 @@ class _PipeEnds:
     @classmethod
     def share_all(cls):
         """Before a fork, which gives the child all of them."""
-        for ends in list(cls._all):
-            ends.share()
+        for weak in cls._all.copy():
+            if (ends := weak()) is not None:
+                ends.share()
 
 
 def Pipe(duplex=True):
@@ -314,8 +316,8 @@ def Pipe(duplex=True):
 def reduce_connection(conn):
     state = reduction.DupFd(conn.fileno()), conn.readable, conn.writable
     if getattr(context.get_spawning_popen(), 'is_in_session', False):
-        if conn._ends is not None:
-            conn._ends.share()
+        if (ends := conn._ends) is not None:  # once: another thread may share them at the same time
+            ends.share()
         state += conn._hand_over,
     return rebuild_connection, state
 

@@ -181,8 +181,9 @@ absl::StatusOr<std::optional<size_t>> Receiver::Begin() {
   // Where the last one came from the next is looked for first: a try at the wrong place costs a system call.
   Head head;
   if (!lane_->comes_by_hand() && !lane_->IsLeftBehind()) {
-    PYHOST_ASSIGN_OR_RETURN(const bool there, reader_.FillIfThere(head));
-    if (there) return ReadLengthAfter(head, reader_);
+    const absl::StatusOr<bool> there = reader_.FillIfThere(head);
+    if (!there.ok() && !absl::IsAborted(there.status())) return there.status();  // aborted: see LaneWatch
+    if (there.ok() && *there) return ReadLengthAfter(head, reader_);
   }
   for (;;) {
     PYHOST_RETURN_IF_ERROR(TakeByHand());

@@ -274,6 +274,10 @@ absl::Status WriteAll(int fd, std::span<const std::byte> head, std::span<const s
       count = writev(fd, pieces.data(), 2);
     }
     if (count < 0 && errno == EAGAIN) {
+      if (pieces.left() == total && IsNonBlocking(fd)) {
+        errno = EAGAIN;
+        return CallFailed("write", fd);
+      }
       PYHOST_RETURN_IF_ERROR(WaitBlocking(fd, POLLOUT, wait));
       continue;
     }

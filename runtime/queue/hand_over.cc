@@ -4,9 +4,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/base/crash_point.h"
+#include "runtime/base/deadline.h"
 #include "runtime/segment/host_table.h"
 
 namespace pyhost {
+namespace {
+
+// A reader spins for 60 us at most.  One that has been announced for longer is preempted, stopped, or dead without our
+// knowing it: a program may know, and what it sends then has to be where all can see it.
+constexpr int64_t kLongestAnnouncement = 100'000;
+
+}  // namespace
 
 // ---- Giving -----------------------------------------------------------------------------------------------------------
 
@@ -32,6 +40,7 @@ bool HandOver::GiveLocked(std::span<const std::byte> message, absl::FunctionRef<
   // Acquire: whoever announced itself is done with the bytes of the last message.
   uint64_t word = lane_->word.load(std::memory_order_acquire);
   if (PhaseOf(word) != kWaiting || ReaderIsDead(word) || !is_empty()) return false;
+  if (Deadline::MonotonicNanos() - lane_->announced_at.load(std::memory_order_relaxed) > kLongestAnnouncement) return false;
   if (!message.empty()) std::memcpy(lane_->bytes, message.data(), message.size());
   lane_->size.store(static_cast<uint32_t>(message.size()), std::memory_order_relaxed);
   PYHOST_CRASH_POINT("hand-over-before-given");
@@ -43,15 +52,20 @@ bool HandOver::GiveLocked(std::span<const std::byte> message, absl::FunctionRef<
 
 bool HandOver::ReaderIsDead(uint64_t word) const { return !HostMayBeAlive(hosts_, ReaderOf(word)); }
 
+bool HandOver::ReaderIsGone(uint64_t word) const { return ReaderIsDead(word) || hosts_.ProcessIsGone(ReaderOf(word)); }
+
 bool HandOver::IsLeftBehind() const {
   const uint64_t word = lane_->word.load(std::memory_order_relaxed);
-  return PhaseOf(word) == kGiven && ReaderIsDead(word);
+  return PhaseOf(word) == kGiven && ReaderIsGone(word);
 }
 
 bool HandOver::Announce() {
+  const int64_t now = Deadline::MonotonicNanos();
   uint64_t word = lane_->word.load(std::memory_order_relaxed);
   const Phase phase = PhaseOf(word);
-  if (phase != kIdle && !ReaderIsDead(word)) return false;
+  if (phase == kWaiting && !ReaderIsDead(word)) return false;
+  if (phase == kGiven && !ReaderIsGone(word)) return false;
+  if (phase != kGiven) lane_->announced_at.store(now, std::memory_order_relaxed);
   turn_ = TurnOf(word) + 1;
   // Acquire and release: what a dead reader was given is seen by the heir, and by the heir's own.
   const bool announced = lane_->word.compare_exchange_strong(word, WordOf(phase == kGiven ? kGiven : kWaiting),

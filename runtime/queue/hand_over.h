@@ -10,6 +10,10 @@
 //                            |   Withdraw()
 //                            +--------------------------------------> Idle, then the reader turns to the descriptor
 //
+// Age.  What is sent when a program knows of the reader's death must be where everybody can see it, and the host table learns of it
+// up to 300 ms later.  So nothing is given for an announcement older than a reader spins: nobody dies, is taken apart by the
+// kernel, and is seen to have done so within the 100 us that are left to it.
+//
 // Order.  A giver first sees Waiting, then an empty descriptor, then changes that same announcement (`turn`) to Given: had
 // a reader turned to the descriptor meanwhile, it would have withdrawn.  So what is handed over is younger than all that
 // was read before, and the reader takes it before it reads on.
@@ -45,6 +49,7 @@ struct HandOverLane {
   static constexpr size_t kMaxBytes = 1920;
   alignas(64) std::atomic<uint64_t> word;
   std::atomic<uint32_t> comes_by_hand;  // the last message did: a hint of readers to themselves
+  std::atomic<int64_t> announced_at;    // by the monotonic clock; never younger than the announcement in `word`
   alignas(64) OwnerLock giving;         // who writes `size` and `bytes`
   std::atomic<uint32_t> size;
   alignas(64) std::byte bytes[kMaxBytes];
@@ -81,6 +86,7 @@ class HandOver {
   uint64_t WordOf(Phase phase) const { return uint64_t{turn_} << 32 | uint64_t{me_.value()} << 2 | phase; }
 
   bool ReaderIsDead(uint64_t word) const;
+  bool ReaderIsGone(uint64_t word) const;  // asks the system too: slow
   bool LockForGiving();
   bool GiveLocked(std::span<const std::byte> message, absl::FunctionRef<bool()> is_empty);
 

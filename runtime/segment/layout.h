@@ -27,7 +27,7 @@
 namespace pyhost {
 
 inline constexpr uint64_t kSegmentMagic = 0x31'74'73'6f'68'79'70'89;  // "\x89pyhost1"
-inline constexpr uint32_t kLayoutVersion = 5;
+inline constexpr uint32_t kLayoutVersion = 6;
 
 inline constexpr uint64_t kPageBytes = 4096;          // the allocator's unit
 inline constexpr uint64_t kCommitBytes = 256 * 1024;  // the unit of taking memory from the system and giving it back

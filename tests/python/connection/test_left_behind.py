@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import select
 import signal
 import time
 import unittest
@@ -36,21 +37,28 @@ def poll_and_receive(conn, results):
     receive(conn, results)
 
 
-def die_with_a_message(conn):
-    _pyhost.arm_crash_point('hand-over-before-taken')
+def echo_until_handed_over(conn, number):
+    """The first message that comes by hand is never taken: then signal `number` ends or stops this process."""
+    _pyhost.arm_crash_point('hand-over-before-taken', number)
     while True:
-        conn.recv()
+        conn.send(conn.recv())
 
 
-def stop_when_announced(conn):
-    _pyhost.arm_crash_point('hand-over-announced', signal.SIGSTOP)
-    conn.recv()
+def die_when_announced(conn):
+    _pyhost.arm_crash_point('hand-over-announced')
+    os.set_blocking(conn.fileno(), False)  # until the machine has a processor to spin on
+    while True:
+        try:
+            conn.recv()
+        except BlockingIOError:
+            time.sleep(0.001)
 
 
 READERS = (receive, receive_on_one_processor, wait_and_receive, poll_and_receive)
 
 
 @unittest.skipUnless(hasattr(_pyhost, 'arm_crash_point'), 'a build without crash points')
+@unittest.skipUnless(len(os.sched_getaffinity(0)) > 1, 'nobody spins on one processor')
 class LeftBehindTest(unittest.TestCase):
     def start(self, target, *args):
         process = FORK.Process(target=target, args=args)
@@ -59,56 +67,68 @@ class LeftBehindTest(unittest.TestCase):
         self.addCleanup(process.kill)
         return process
 
+    def state(self, process):
+        """The third field of /proc/PID/stat."""
+        with open(f'/proc/{process.pid}/stat') as file:
+            return file.read().rsplit(')', 1)[1].split()[0]
+
     def assert_becomes(self, state, process):
-        """`state`: as in the third field of /proc/PID/stat."""
         deadline = time.monotonic() + SECONDS
-        while True:
-            with open(f'/proc/{process.pid}/stat') as file:
-                seen = file.read().rsplit(')', 1)[1].split()[0]
-            if seen == state:
-                return
+        while (seen := self.state(process)) != state:
             self.assertLess(time.monotonic(), deadline, f'{seen}, not {state}')
             time.sleep(0.001)  # a machine where all processors are busy is one where nobody spins
 
-    def assert_come(self, expected, results):
-        self.assertEqual([results.get(timeout=SECONDS) for _ in expected], expected)
+    def leave_behind(self, number):
+        """Both ends of a pipe, the process that got signal `number`, and the message that it was given."""
+        ours, theirs = Pipe()
+        process = self.start(echo_until_handed_over, theirs, number)
+        message = 0
+        deadline = time.monotonic() + SECONDS
+        while True:
+            message += 1
+            ours.send(message)
+            while not ours.poll(0.001):
+                if self.state(process) in 'TZ':
+                    return ours, theirs, process, message
+                self.assertLess(time.monotonic(), deadline, 'nothing was handed over')
+            self.assertEqual(ours.recv(), message)
 
     def test_the_next_reader_takes_it_first(self):
         for target in READERS:
             with self.subTest(target.__name__):
-                ours, theirs = Pipe()
-                results = FORK.Queue()
-                process = self.start(die_with_a_message, theirs)
-                number = 0
-                while process.exitcode is None:
-                    number += 1
-                    ours.send(number)
-                    time.sleep(0.0001)
-                self.assertEqual(process.exitcode, -signal.SIGKILL)
+                ours, theirs, dead, message = self.leave_behind(signal.SIGKILL)
+                dead.join()
                 ours.send(None)
+                results = FORK.Queue()
                 self.start(target, theirs, results)
-                items = []
-                while not items or items[-1] is not None:
-                    items.append(results.get(timeout=SECONDS))
-                self.assertEqual(items[:-1], list(range(number + 2 - len(items), number + 1)))
-                self.assertGreater(len(items), 1)
+                self.assertEqual(results.get(timeout=SECONDS), message)
+                self.assertIsNone(results.get(timeout=SECONDS))
 
     def test_a_reader_that_sleeps_already_takes_it(self):
         for target in READERS:
             with self.subTest(target.__name__):
-                ours, theirs = Pipe()
+                ours, theirs, stopped, message = self.leave_behind(signal.SIGSTOP)
                 results = FORK.Queue()
-                stopped = self.start(stop_when_announced, theirs)
-                self.assert_becomes('T', stopped)
                 reader = self.start(target, theirs, results)
                 self.assert_becomes('S', reader)
-                ours.send('given to the one that is stopped')
                 self.assertFalse(theirs.poll())
                 stopped.kill()
                 stopped.join()
-                self.assert_come(['given to the one that is stopped'], results)
+                self.assertEqual(results.get(timeout=SECONDS), message)
                 ours.send(None)
-                self.assert_come([None], results)
+                self.assertIsNone(results.get(timeout=SECONDS))
+
+    def test_what_is_sent_after_a_death_is_for_all_to_see(self):
+        for reap in (lambda process: os.waitpid(process.pid, 0), lambda process: wait([process.sentinel])):
+            ours, theirs = Pipe()
+            process = self.start(die_when_announced, theirs)
+            reap(process)
+            os.set_blocking(theirs.fileno(), True)
+            ours.send('first')
+            self.assertTrue(select.select([theirs], [], [], SECONDS)[0])
+            ours.send('second')
+            ours.close()
+            self.assertEqual([theirs.recv(), theirs.recv()], ['first', 'second'])
 
 
 if __name__ == '__main__':
