@@ -19,6 +19,7 @@
 #include "host/thread_exit.h"
 #include "runtime/base/crash_point.h"
 #include "runtime/base/status_util.h"
+#include "runtime/os/deferred_unmap.h"
 #include "runtime/segment/object_table.h"
 #include "runtime/session/session.h"
 #include "runtime/supervision/process_status.h"
@@ -116,7 +117,7 @@ absl::StatusOr<ServerState> ServerState::Capture(const StandardFiles& streams, I
   return ServerState{streams, std::move(attributes), std::move(interpreter), warm.ok() ? *std::move(warm) : nullptr};
 }
 
-void RunForkedChild(std::vector<UniqueFd> received, ServerState& server) {
+void RunForkedChild(std::vector<UniqueFd> received, ServerState& server, bool defer_unmap) {
   Session* session = Session::Current();
   absl::StatusOr<std::string> method = TakeOver(*session, std::move(received), server);
   if (!method.ok()) {
@@ -132,6 +133,7 @@ void RunForkedChild(std::vector<UniqueFd> received, ServerState& server) {
   if (finalize) code = *method == "spawn" ? server.interpreter.End(code) : FinalizeInterpreter(code);
   session->Leave(code);
   if (server.warm != nullptr) server.warm->Note();
+  if (defer_unmap) DeferUnmap();
   if (finalize) std::exit(code);
   _exit(code);
 }

@@ -38,8 +38,8 @@ struct ServerState {
 };
 
 // In a fork of a server that has adopted its record: takes over `received`, the start's descriptors, runs, and ends the
-// process.
-[[noreturn]] void RunForkedChild(std::vector<UniqueFd> received, ServerState& server);
+// process.  `defer_unmap`: the machine has time to give back its memory later (runtime/os/deferred_unmap.h).
+[[noreturn]] void RunForkedChild(std::vector<UniqueFd> received, ServerState& server, bool defer_unmap);
 
 // The internal mode `child`: a launch that inherited everything from its starter.
 int ChildMain(int argc, char** argv);

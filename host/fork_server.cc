@@ -245,7 +245,8 @@ class ForkServer {
   void ForkSpare() {
     wants_spare_ = false;
     if (spare_.pid() != 0) return;
-    spare_.Fork(state_->warm.get(), [this] { LetGo(); }, [this](std::vector<UniqueFd> fds) { BeginLife(std::move(fds)); });
+    spare_.Fork(state_->warm.get(), [this] { LetGo(); },
+                [this](std::vector<UniqueFd> fds, bool in_time) { RunForkedChild(std::move(fds), *state_, in_time); });
   }
 
   bool HasImports() const { return warm_modules_.reported() && starts_ >= kStartsBeforeImports; }
@@ -273,11 +274,7 @@ class ForkServer {
     PyOS_AfterFork_Child();
     // Another fork has adopted the record already: this one was never asked for.
     if (!(session_->me() == host)) _exit(0);
-    BeginLife(std::move(fds));
-  }
-
-  [[noreturn]] void BeginLife(std::vector<UniqueFd> fds) {
-    RunForkedChild(std::move(fds), *state_);
+    RunForkedChild(std::move(fds), *state_, /*defer_unmap=*/false);
   }
 
   static absl::Status ForkError(int error) {

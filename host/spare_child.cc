@@ -3,6 +3,7 @@
 #include "modules/native/python_ref.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -70,9 +71,22 @@ void SpareChild::Forget() {
   socket_.reset();
 }
 
+bool SpareChild::GetReady(int socket, const WarmPages* warm) {
+  if (warm == nullptr) return true;
+  pollfd orders = {socket, POLLIN, 0};
+  bool in_time = true;
+  warm->Warm([&] {
+    // Somebody may be waiting for this processor, and nobody waits for this work: the kernel would let it go on for
+    // milliseconds all the same.
+    sched_yield();
+    return in_time = poll(&orders, 1, 0) == 0;
+  });
+  return in_time;
+}
+
 void SpareChild::AwaitOrders(UniqueFd socket, const WarmPages* warm, const Life& life) {
   SetProcessTitle("pyhost-spare");
-  if (warm != nullptr) warm->Warm();
+  const bool in_time = GetReady(socket.get(), warm);
   ControlMessage orders = {};
   absl::StatusOr<ReceivedDatagram> received = absl::UnavailableError("");
   do {
@@ -87,7 +101,7 @@ void SpareChild::AwaitOrders(UniqueFd socket, const WarmPages* warm, const Life&
   // Another fork has adopted the record already, or it was given up: this one was never asked for.
   if (!session_->TakePlace(HostId::FromValue(orders.host)).ok()) _exit(0);
   socket.reset();
-  life(std::move(received->fds));
+  life(std::move(received->fds), in_time);
   _exit(0);
 }
 

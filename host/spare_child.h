@@ -1,5 +1,6 @@
 // SpareChild: a child that a fork server forks before anybody asks for it, so that a start waits for no fork and for no
-// first touch of memory: it has the pages that its like come to use (WarmPages), and waits for its orders.
+// first touch of memory: it has the pages that its like come to use (WarmPages), and waits for its orders.  While it gets ready it
+// lets everybody else go first, and leaves the rest when its orders come.
 //
 // It is nobody in the session until it is handed a record:
 //
@@ -29,8 +30,8 @@ namespace pyhost::host {
 
 class SpareChild {
  public:
-  // The life of a child that has adopted its record; does not return.
-  using Life = std::function<void(std::vector<UniqueFd> received)>;
+  // The life of a child that has adopted its record; does not return.  `in_time`: it was ready before it was needed.
+  using Life = std::function<void(std::vector<UniqueFd> received, bool in_time)>;
 
   explicit SpareChild(Session* session) : session_(session) {}
 
@@ -50,6 +51,8 @@ class SpareChild {
 
  private:
   [[noreturn]] void AwaitOrders(UniqueFd socket, const WarmPages* warm, const Life& life);
+  // False: orders came before it was done.
+  static bool GetReady(int socket, const WarmPages* warm);
 
   Session* const session_;
   pid_t pid_ = 0;

@@ -117,10 +117,10 @@ void WarmPages::Note() {
   note_->count.store(static_cast<uint32_t>(used.size()));
 }
 
-void WarmPages::Warm() const {
+void WarmPages::Warm(absl::FunctionRef<bool()> go_on) const {
   const uint32_t count = std::min(note_->count.load(), kMaxPages);
   auto range = ranges_.begin();
-  for (uint32_t i = 0; i < count;) {
+  for (uint32_t i = 0; i < count && go_on();) {
     const uint32_t page = note_->pages[i].load();
     while (range != ranges_.end() && page >= range->first + range->pages) ++range;
     if (range == ranges_.end() || page < range->first) return;  // two notes at once

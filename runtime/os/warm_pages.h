@@ -21,6 +21,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 
 namespace pyhost {
@@ -33,7 +34,8 @@ class WarmPages {
   WarmPages& operator=(const WarmPages&) = delete;
 
   void Note();
-  void Warm() const;
+  // Asks go_on() every few microseconds.
+  void Warm(absl::FunctionRef<bool()> go_on) const;
 
  private:
   // A private mapping; pages are counted through all of them.

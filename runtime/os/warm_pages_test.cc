@@ -59,7 +59,7 @@ TEST_F(WarmPagesTest, PagesThatAForkWroteAreCopiedAheadInTheNext) {
     warm_->Note();
   }), Exited(0));
   EXPECT_EQ(RunInChild([&] {
-    warm_->Warm();
+    warm_->Warm([] { return true; });
     EXPECT_LE(FaultsOfWriting(pages_, 10, 60), 2);
     EXPECT_GE(FaultsOfWriting(pages_, 100, 150), 50);
   }), Exited(0));
@@ -72,7 +72,7 @@ TEST_F(WarmPagesTest, WarmingChangesNoByte) {
     warm_->Note();
   }), Exited(0));
   EXPECT_EQ(RunInChild([&] {
-    warm_->Warm();
+    warm_->Warm([] { return true; });
     for (size_t page = 0; page < kPages; ++page) ASSERT_EQ(pages_[page * PageSize()], std::byte{1});
   }), Exited(0));
 }
@@ -85,21 +85,21 @@ TEST_F(WarmPagesTest, TheShortestNoteCounts) {
     }), Exited(0));
   }
   EXPECT_EQ(RunInChild([&] {
-    warm_->Warm();
+    warm_->Warm([] { return true; });
     EXPECT_LE(FaultsOfWriting(pages_, 0, 20), 2);
     EXPECT_GE(FaultsOfWriting(pages_, 20, 120), 100);
   }), Exited(0));
 }
 
 TEST_F(WarmPagesTest, NothingNotedAndMemoryThatIsGoneAreHarmless) {
-  warm_->Warm();
+  warm_->Warm([] { return true; });
   EXPECT_EQ(RunInChild([&] {
     FaultsOfWriting(pages_, 0, kPages);
     warm_->Note();
   }), Exited(0));
   EXPECT_EQ(RunInChild([&] {
     munmap(pages_, kPages * PageSize());
-    warm_->Warm();
+    warm_->Warm([] { return true; });
     warm_->Note();
   }), Exited(0));
 }

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <sstream>
@@ -12,6 +13,7 @@
 #include "runtime/base/status_util.h"
 #include "runtime/os/scheduling.h"
 #include "runtime/os/text_file.h"
+#include "runtime/os/unique_fd.h"
 
 namespace pyhost {
 namespace {
@@ -25,10 +27,20 @@ void Mix(uint64_t value, uint64_t* hash) {
 
 void MixFile(const std::string& path, uint64_t* hash) {
   struct stat file = {};
-  // One that does not exist on this kernel counts as the same everywhere.
   if (stat(path.c_str(), &file) != 0) return;
   Mix(file.st_dev, hash);
   Mix(file.st_ino, hash);
+}
+
+// Each is a link whose text names it: to read that takes a third of the time that looking at the namespace does.
+void MixNamespaces(uint64_t* hash) {
+  const UniqueFd folder(open("/proc/thread-self/ns", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  for (const char* name : kNamespaces) {
+    char text[64];  // "pid:[4026531836]"
+    // One that does not exist on this kernel counts as the same everywhere.
+    const ssize_t size = readlinkat(folder.get(), name, text, sizeof(text));
+    for (ssize_t i = 0; i < size; ++i) Mix(static_cast<unsigned char>(text[i]), hash);
+  }
 }
 
 // What cannot be read counts as the same everywhere, too.
@@ -43,7 +55,7 @@ absl::StatusOr<ServerProfile> ServerProfile::Capture(const ProcessStatus& status
   ServerProfile profile;
   profile.identity = 0xcbf29ce484222325;
   for (unsigned char byte : status.credentials) Mix(byte, &profile.identity);
-  for (const char* name : kNamespaces) MixFile(absl::StrCat("/proc/thread-self/ns/", name), &profile.identity);
+  MixNamespaces(&profile.identity);
   MixFile("/", &profile.identity);
   MixText("/proc/thread-self/cgroup", &profile.identity);
   PYHOST_ASSIGN_OR_RETURN(const Scheduling scheduling, Scheduling::OfAFork());

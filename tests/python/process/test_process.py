@@ -1,12 +1,14 @@
 """Process objects.  Runs under pyhost and under python3, whose standard library is the oracle."""
 
 import atexit
+import fcntl
 import gc
 import multiprocessing
 import os
 import random
 import signal
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -42,6 +44,13 @@ def call_with(conn, *args, **kwargs):
 
 def exit_with(code):
     sys.exit(code)
+
+
+def hold(path):
+    """Until the end of the process."""
+    file = os.open(path, os.O_WRONLY)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    fcntl.lockf(file, fcntl.LOCK_EX)
 
 
 def return_something():
@@ -431,6 +440,15 @@ class ProcessCases:
         children = [self.start(exit_with, number) for number in range(20)]
         self.assertEqual(list(range(20)), [self.finish(child) for child in children])
         self.assertRaises(ChildProcessError, os.waitpid, children[0].pid, os.WNOHANG)
+
+    def test_what_it_held_is_free_when_it_was_joined(self):
+        with tempfile.NamedTemporaryFile() as file:
+            for _ in range(100):
+                self.assertEqual(0, self.finish(self.start(hold, file.name)))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_UN)
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(file, fcntl.LOCK_UN)
 
     @unittest.skipUnless(UNDER_PYHOST, 'python3 loses the exit code to one of the threads')
     def test_concurrent_joins(self):
