@@ -105,12 +105,21 @@ absl::StatusOr<InterpreterSnapshot> TakeSnapshot() {
   return snapshot;
 }
 
+// A tenth of the time would go into collections that find nothing.
+absl::Status ImportOurs(const ServerSpec& spec) {
+  const bool engine = spec.method == "engine";
+  PyGC_Disable();
+  absl::Status status;
+  for (const char* name : engine ? std::span<const char* const>(kImportedForEngines) : kAlwaysImported) {
+    status.Update(Import(name));
+  }
+  PyGC_Enable();
+  return status;
+}
+
 // What all children of this server have in common: our own modules first, then what the program wants preloaded.
 absl::StatusOr<InterpreterSnapshot> ImportAll(const ServerSpec& spec) {
-  const bool engine = spec.method == "engine";
-  for (const char* name : engine ? std::span<const char* const>(kImportedForEngines) : kAlwaysImported) {
-    PYHOST_RETURN_IF_ERROR(Import(name));
-  }
+  PYHOST_RETURN_IF_ERROR(ImportOurs(spec));
   for (const std::string& name : spec.preload) PYHOST_RETURN_IF_ERROR(Preload(spec, name));
   if (HasOtherThreads()) return absl::FailedPreconditionError("threads started with the interpreter: they would be lost in a fork");
   return TakeSnapshot();

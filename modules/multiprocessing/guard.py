@@ -15,7 +15,6 @@ managers, executors) comes through check(); spawn._check_not_importing_main is t
 State is that of the process; the import runs on the main thread (a lazy one, see main_module.py, on any).
 """
 
-import linecache
 import os
 import sys
 import threading
@@ -168,6 +167,8 @@ def _warn(filename, line):
 
 
 def _source(filename, line):
+    import linecache  # with tokenize a twentieth of what this package takes to import
+
     return linecache.getline(filename, line).strip() or '...'
 
 

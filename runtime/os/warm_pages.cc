@@ -26,6 +26,7 @@ namespace {
 
 constexpr uint32_t kNotes = 8;         // forks that note what they used
 constexpr uint32_t kMaxPages = 16384;  // 64 MiB; a fork that uses more is no example
+constexpr uint32_t kPagesBetweenQuestions = 4;
 
 // Of one mapping: 1 GiB.  Larger ones (a sanitizer's, a database's) are not looked through.
 constexpr uint32_t kMostPages = uint32_t{1} << 18;
@@ -120,7 +121,11 @@ void WarmPages::Note() {
 void WarmPages::Warm(absl::FunctionRef<bool()> go_on) const {
   const uint32_t count = std::min(note_->count.load(), kMaxPages);
   auto range = ranges_.begin();
-  for (uint32_t i = 0; i < count && go_on();) {
+  for (uint32_t i = 0, asked_at = 0; i < count;) {
+    if (i - asked_at >= kPagesBetweenQuestions) {
+      asked_at = i;
+      if (!go_on()) return;
+    }
     const uint32_t page = note_->pages[i].load();
     while (range != ranges_.end() && page >= range->first + range->pages) ++range;
     if (range == ranges_.end() || page < range->first) return;  // two notes at once

@@ -34,7 +34,7 @@ class WarmPages {
   WarmPages& operator=(const WarmPages&) = delete;
 
   void Note();
-  // Asks go_on() every few microseconds.
+  // Asks go_on() every few pages, 5 to 10 us.
   void Warm(absl::FunctionRef<bool()> go_on) const;
 
  private:
