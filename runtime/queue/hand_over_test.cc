@@ -224,7 +224,7 @@ TEST_F(HandOverTest, EveryMessageComesOnceAndInOrderByEitherWay) {
   auto receive = [&](uint32_t* number) {
     while (true) {
       HandOver reader = Mine();
-      if (reader.Announce()) {
+      if (Announce(reader)) {
         for (int i = 0; i < 1000 && !reader.Given() && unread.load() == 0; ++i) std::this_thread::yield();
         if (!reader.Withdraw()) {
           ASSERT_EQ(*reader.Take(std::as_writable_bytes(std::span(number, 1))), sizeof(*number));

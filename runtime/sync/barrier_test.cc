@@ -157,6 +157,7 @@ TEST_F(BarrierTest, DeathIsNoticedWithoutAnyRecovery) {
 }
 
 TEST_F(BarrierTest, DeathInTheActionBreaksIt) {
+  if (!testing::kCrashPointsBuilt) GTEST_SKIP() << "built without crash points";
   Barrier barrier = NewBarrier(2);
   std::atomic<int> broken{0};
   std::thread waiting = Party(barrier, broken);
@@ -168,6 +169,7 @@ TEST_F(BarrierTest, DeathInTheActionBreaksIt) {
 }
 
 TEST_F(BarrierTest, ReleaseThatADeadOneBeganIsFinished) {
+  if (!testing::kCrashPointsBuilt) GTEST_SKIP() << "built without crash points";
   for (std::string_view point : {"barrier-releasing", "wait-list-told"}) {
     SCOPED_TRACE(point);
     Barrier barrier = NewBarrier(3);
@@ -183,6 +185,7 @@ TEST_F(BarrierTest, ReleaseThatADeadOneBeganIsFinished) {
 }
 
 TEST_F(BarrierTest, DeathAfterTheReleaseChangesNothing) {
+  if (!testing::kCrashPointsBuilt) GTEST_SKIP() << "built without crash points";
   Barrier barrier = NewBarrier(2);
   HostId id;
   auto party = temp_.StartHost(
@@ -200,6 +203,7 @@ TEST_F(BarrierTest, DeathAfterTheReleaseChangesNothing) {
 }
 
 TEST_F(BarrierTest, AbortThatADeadOneBeganIsFinished) {
+  if (!testing::kCrashPointsBuilt) GTEST_SKIP() << "built without crash points";
   Barrier barrier = NewBarrier(2);
   std::atomic<int> broken{0};
   std::thread waiting = Party(barrier, broken);

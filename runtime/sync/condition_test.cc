@@ -114,6 +114,7 @@ TEST_F(ConditionTest, KilledWaiterIsPassedOver) {
 }
 
 TEST_F(ConditionTest, NotificationOfAWaiterThatDiesIsPassedOn) {
+  if (!testing::kCrashPointsBuilt) GTEST_SKIP() << "built without crash points";
   Mutex mutex = NewMutex();
   Condition condition = NewCondition();
   HostId id;
@@ -145,6 +146,7 @@ TEST_F(ConditionTest, NotifierThatDiesLeavesNobodyBehind) {
 }
 
 TEST_F(ConditionTest, DeathWhileJoiningOrGrowingLeavesAUsableList) {
+  if (!testing::kCrashPointsBuilt) GTEST_SKIP() << "built without crash points";
   Mutex mutex = NewMutex();
   for (std::string_view point : {"wait-list-joined", "wait-list-grown", "condition-heard"}) {
     SCOPED_TRACE(point);
