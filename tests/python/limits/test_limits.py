@@ -64,6 +64,7 @@ if __name__ == '__main__':
 # What needs little.  Prints the same under python3.
 LITTLE = '''
 import multiprocessing as mp
+import sys
 
 def put(queue):
     queue.put(bytes(1000))
@@ -78,8 +79,9 @@ def main():
         print(method, [len(queue.get()) for _ in children])
         for child in children:
             child.join()
-        with context.Pool(2) as pool, context.Lock():
-            print(sum(pool.map(abs, range(1000))), len(pool.apply(bytes, (20_000,))))
+        if 'pool' in sys.argv:
+            with context.Pool(2) as pool, context.Lock():
+                print(sum(pool.map(abs, range(1000))), len(pool.apply(bytes, (20_000,))))
 
 if __name__ == '__main__':
     main()
@@ -197,16 +199,23 @@ class LimitsTest(unittest.TestCase):
         self.check(lines, r'[\d.]+ MiB')
         self.assertGreaterEqual(int(lines['full'].split()[1]), 20)
 
-    def test_file_size_limit_of_256_kib_suffices(self):
+    def check_little(self, limit, *arguments):
         done = []
         for program in (sys.executable, os.environ['PYHOST_ORACLE']):
             with tempfile.TemporaryDirectory() as folder:
                 path = os.path.join(folder, 'script.py')
                 with open(path, 'w') as file:
                     file.write(LITTLE)
-                done.append(subprocess.run([program, path], capture_output=True, text=True, timeout=100,
-                                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (256 << 10, 256 << 10))))
+                done.append(subprocess.run([program, path, *arguments], capture_output=True, text=True, timeout=100,
+                                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))))
         self.assertEqual((done[0].stdout, done[0].stderr, done[0].returncode), (done[1].stdout, done[1].stderr, 0))
+
+    def test_file_size_limit_of_256_kib_suffices_for_processes_and_queues(self):
+        self.check_little(256 << 10)
+
+    def test_file_size_limit_of_512_kib_suffices_for_pools(self):
+        # How much is in use depends on how fast each of them is, and pools of two start methods live at once.
+        self.check_little(512 << 10, 'pool')
 
     def test_address_space_limit_leaves_a_quarter(self):
         lines = self.run_confined(lambda: resource.setrlimit(resource.RLIMIT_AS, (128 * MIB, 128 * MIB)))
