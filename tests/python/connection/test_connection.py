@@ -235,6 +235,18 @@ class Ends(PipeCase):
         self.assertTrue(self.reader.poll(SECONDS))
         self.assertEqual(self.reader.recv_bytes(), data)
 
+    def test_full_non_blocking_descriptor_takes_nothing_of_a_message(self):
+        os.set_blocking(self.writer.fileno(), False)
+        data = bytes(1000)
+        sent = 0
+        with self.assertRaises(BlockingIOError):
+            while True:
+                self.writer.send_bytes(data)
+                sent += 1
+        for _ in range(sent):
+            self.assertEqual(self.reader.recv_bytes(), data)
+        self.assertFalse(self.reader.poll())
+
 
 class Signals(PipeCase):
     def setUp(self):
@@ -376,6 +388,17 @@ def answer(connection):
 def answer_through_passed_connection(connection):
     with connection.recv() as passed:
         passed.send(os.getpid())
+
+    def test_object_with_attributes_of_its_own(self):
+        class Anything:
+            def __getattr__(self, name):
+                return Anything()
+
+        thing = Anything()
+        thing.fileno = self.reader.fileno
+        self.assertEqual(wait([thing], 0), [])
+        self.writer.send(1)
+        self.assertEqual(wait([thing], SECONDS), [thing])
 
 
 class Passing(PipeCase):

@@ -6,6 +6,7 @@ import os
 import random
 import select
 import signal
+import sys
 import threading
 import time
 import unittest
@@ -291,6 +292,27 @@ class HandOver(unittest.TestCase):
             self.assertEqual(ours.recv(), number)
         ours.send(None)
         self.assertEqual(os.waitpid(pid, 0)[1], 0)
+
+    def test_forks_while_other_threads_make_pipes(self):
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        self.addCleanup(sys.setswitchinterval, interval)
+        ended = threading.Event()
+
+        def make_pipes():
+            while not ended.is_set():
+                [Pipe() for _ in range(5)]
+
+        thread = threading.Thread(target=make_pipes)
+        thread.start()
+        try:
+            for _ in range(100):
+                pipes = [Pipe() for _ in range(20)]
+                self.end(self.start('fork', pipes[0][1].send, 'here'))
+                self.assertEqual(pipes[0][0].recv(), 'here')
+        finally:
+            ended.set()
+            thread.join()
 
     def test_a_stopped_reader_gets_all_when_continued(self):
         ours, theirs = Pipe()
