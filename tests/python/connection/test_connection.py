@@ -380,15 +380,6 @@ class Waiting(PipeCase):
         for timeout in (1e9, 1e300, float('inf')):
             self.assertTrue(self.reader.poll(timeout))
 
-
-def answer(connection):
-    connection.send(('got', connection.recv()))
-
-
-def answer_through_passed_connection(connection):
-    with connection.recv() as passed:
-        passed.send(os.getpid())
-
     def test_object_with_attributes_of_its_own(self):
         class Anything:
             def __getattr__(self, name):
@@ -399,6 +390,15 @@ def answer_through_passed_connection(connection):
         self.assertEqual(wait([thing], 0), [])
         self.writer.send(1)
         self.assertEqual(wait([thing], SECONDS), [thing])
+
+
+def answer(connection):
+    connection.send(('got', connection.recv()))
+
+
+def answer_through_passed_connection(connection):
+    with connection.recv() as passed:
+        passed.send(os.getpid())
 
 
 class Passing(PipeCase):
