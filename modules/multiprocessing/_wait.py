@@ -8,8 +8,8 @@ import _pyhost
 
 __all__ = ['wait']
 
-# poll(2) takes an int of milliseconds; longer waits are slept in several.
-_LONGEST_POLL_MS = 0x7fffffff
+# Seconds: poll(2) takes an int of milliseconds; longer waits are slept in several.
+_LONGEST_POLL = 0x7fffffff // 1000
 # Seconds between two looks for a message that was left behind in shared memory.
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 4.0
 
@@ -31,7 +31,7 @@ def wait(object_list, timeout=None):
         lane = getattr(obj, '_hand_over', None)
         if isinstance(lane, _pyhost.HandOver):
             lanes.append((fd, lane))
-    ready = _poll_with_lanes(poller, lanes, timeout) if lanes else _poll_descriptors(poller, timeout)
+    ready = _poll(poller, lanes, timeout)
     return [obj for fd in by_descriptor if fd in ready for obj in by_descriptor[fd]]
 
 
@@ -45,40 +45,20 @@ def _descriptor(obj):
     return fd
 
 
-def _poll_descriptors(poller, timeout):
-    """The descriptors that `poller` (a select.poll) finds ready within `timeout` seconds (None: no limit)."""
-    if timeout is None or timeout == math.inf:
-        return _poll(poller, None)
-    if timeout <= 0:
-        return _poll(poller, 0)
-    deadline = time.monotonic() + timeout
-    while True:
-        ready = _poll(poller, min(math.ceil(timeout * 1000), _LONGEST_POLL_MS))
-        if ready:
-            return ready
-        timeout = deadline - time.monotonic()
-        if timeout <= 0:
-            return ready
+def _poll(poller, lanes, timeout):
+    """The descriptors that are ready within `timeout` seconds (None: no limit).
 
-
-def _poll(poller, milliseconds):
-    return {fd for fd, _ in poller.poll(milliseconds)}
-
-
-def _poll_with_lanes(poller, lanes, timeout):
-    """The same, with what was left behind in `lanes`: (descriptor, HandOver) pairs.
-
-    No descriptor tells of that.  A reader that dies in its call is rare, and so it is looked for after 50 ms, then less often.
+    They are those that `poller` (a select.poll) finds, and those of `lanes`, (descriptor, HandOver) pairs, in which something
+    was left behind: no descriptor tells of that.  A reader that dies in its call is rare, and so it is looked for after 50 ms,
+    then less often.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    patience, left = _FIRST_LOOK, timeout
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    patience = _FIRST_LOOK if lanes else _LONGEST_POLL
     while True:
+        left = max(deadline - time.monotonic(), 0)
         ready = {fd for fd, lane in lanes if lane.is_left_behind()}
-        ready |= _poll_descriptors(poller, 0 if ready else patience if left is None else min(left, patience))
-        if ready:
+        ready.update(fd for fd, _ in poller.poll(0 if ready else math.ceil(min(left, patience) * 1000)))
+        if ready or left == 0:
             return ready
-        if deadline is not None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return ready
-        patience = min(2 * patience, _LONGEST_LOOK)
+        if lanes:
+            patience = min(2 * patience, _LONGEST_LOOK)

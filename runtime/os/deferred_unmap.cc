@@ -62,15 +62,10 @@ bool DeferUnmap() {
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (pid < 0) return false;
   const Deadline end = Deadline::After(kPatience);
-  while (settled.load(std::memory_order_acquire) == 0) {
-    if (!end.Expired()) {
-      futex::Wait(settled, 0, end);
-      continue;
-    }
-    kill(pid, SIGKILL);  // It was stopped, or killed: nobody is to wait for its descriptors.
-    return false;
-  }
-  return true;
+  while (settled.load(std::memory_order_acquire) == 0 && !end.Expired()) futex::Wait(settled, 0, end);
+  if (settled.load(std::memory_order_acquire) != 0) return true;
+  kill(pid, SIGKILL);  // It was stopped, or killed: nobody is to wait for its descriptors.
+  return false;
 }
 
 }  // namespace pyhost

@@ -41,6 +41,8 @@ long FaultsOfWriting(std::byte* pages, size_t from, size_t to) {
   return after.ru_minflt - before.ru_minflt;
 }
 
+bool ToTheEnd() { return true; }
+
 class WarmPagesTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -59,11 +61,29 @@ TEST_F(WarmPagesTest, PagesThatAForkWroteAreCopiedAheadInTheNext) {
     warm_->Note();
   }), Exited(0));
   EXPECT_EQ(RunInChild([&] {
-    warm_->Warm([] { return true; });
+    warm_->Warm(ToTheEnd);
     EXPECT_LE(FaultsOfWriting(pages_, 10, 60), 2);
     EXPECT_GE(FaultsOfWriting(pages_, 100, 150), 50);
   }), Exited(0));
   EXPECT_EQ(pages_[10 * PageSize()], std::byte{1});
+}
+
+TEST_F(WarmPagesTest, WarmingEndsWhenItIsTo) {
+  const auto write_every_second = [&] {
+    long faults = 0;
+    for (size_t page = 0; page < 100; page += 2) faults += FaultsOfWriting(pages_, page, page + 1);
+    return faults;
+  };
+  EXPECT_EQ(RunInChild([&] {
+    EXPECT_GE(write_every_second(), 50);
+    warm_->Note();
+  }), Exited(0));
+  EXPECT_EQ(RunInChild([&] {
+    int asked = 0;
+    warm_->Warm([&] { return ++asked < 3; });
+    EXPECT_EQ(asked, 3);
+    EXPECT_GE(write_every_second(), 20);
+  }), Exited(0));
 }
 
 TEST_F(WarmPagesTest, WarmingChangesNoByte) {
@@ -72,7 +92,7 @@ TEST_F(WarmPagesTest, WarmingChangesNoByte) {
     warm_->Note();
   }), Exited(0));
   EXPECT_EQ(RunInChild([&] {
-    warm_->Warm([] { return true; });
+    warm_->Warm(ToTheEnd);
     for (size_t page = 0; page < kPages; ++page) ASSERT_EQ(pages_[page * PageSize()], std::byte{1});
   }), Exited(0));
 }
@@ -85,21 +105,21 @@ TEST_F(WarmPagesTest, TheShortestNoteCounts) {
     }), Exited(0));
   }
   EXPECT_EQ(RunInChild([&] {
-    warm_->Warm([] { return true; });
+    warm_->Warm(ToTheEnd);
     EXPECT_LE(FaultsOfWriting(pages_, 0, 20), 2);
     EXPECT_GE(FaultsOfWriting(pages_, 20, 120), 100);
   }), Exited(0));
 }
 
 TEST_F(WarmPagesTest, NothingNotedAndMemoryThatIsGoneAreHarmless) {
-  warm_->Warm([] { return true; });
+  warm_->Warm(ToTheEnd);
   EXPECT_EQ(RunInChild([&] {
     FaultsOfWriting(pages_, 0, kPages);
     warm_->Note();
   }), Exited(0));
   EXPECT_EQ(RunInChild([&] {
     munmap(pages_, kPages * PageSize());
-    warm_->Warm([] { return true; });
+    warm_->Warm(ToTheEnd);
     warm_->Note();
   }), Exited(0));
 }

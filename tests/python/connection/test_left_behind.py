@@ -15,7 +15,7 @@ FORK = multiprocessing.get_context('fork')
 
 
 def receive(conn, results):
-    """As many as are asked for, until None."""
+    """Until None comes."""
     while True:
         results.put(item := conn.recv())
         if item is None:
