@@ -1,6 +1,6 @@
 """What it costs to start processes under pyhost and under python3, in alternation, as ratios.
 
-usage: compare_starts.py [--rounds N] [--only WORD] [PYHOST] [PYTHON3]   (default: PYHOST, PYHOST_ORACLE of the environment)
+usage: compare_starts.py [--rounds N] [--only WORD] [PYHOST PYTHON3]   (default: PYHOST, PYHOST_ORACLE of the environment)
 
 Each round runs every workload (start_workloads.py, first_results.py) in a new process of both programs, one after the other; the ratio is
 taken within the round.  Printed are medians, the ratio's smallest and largest value, and what the design asks for.
@@ -24,6 +24,7 @@ ROWS = {
     'spawn, main imports numpy': Row('spawn', 'numpy'),
     'forkserver': Row('forkserver', goal=5),
     'fork': Row('fork', goal=1.3),
+    'fork, main imports numpy': Row('fork', 'numpy'),
     'os.fork': Row('os.fork'),
     'memory, spawn': Row('memory, spawn', unit='MB', goal=2),
     'memory, forkserver': Row('memory, forkserver', unit='MB'),
@@ -75,9 +76,11 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--only', metavar='WORD', default='', help='rows whose name contains it')
-    parser.add_argument('programs', nargs='*')
+    parser.add_argument('programs', nargs='*', help='pyhost and python3; without them $PYHOST and $PYHOST_ORACLE')
     arguments = parser.parse_args()
-    programs = arguments.programs or (os.environ['PYHOST'], os.environ['PYHOST_ORACLE'])
+    programs = arguments.programs or [os.environ[name] for name in ('PYHOST', 'PYHOST_ORACLE') if name in os.environ]
+    if len(programs) != 2:
+        parser.error(f'needs two programs, pyhost and python3, and got {len(programs)}')
     rows = {name: row for name, row in ROWS.items()
             if arguments.only in name and all(has_module(program, row.module) for program in programs)}
     show(compare(rows, programs, arguments.rounds))

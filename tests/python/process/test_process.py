@@ -7,8 +7,9 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
-import tempfile
+import textwrap
 import threading
 import time
 import unittest
@@ -571,6 +572,56 @@ class ForkTest(ProcessCases, unittest.TestCase):
         before = numpy.random.random()
         numpy.random.seed(5)
         self.assertEqual(before, numpy.random.random())
+
+    def test_what_the_program_makes_of_numpy_in_a_fork_counts(self):
+        script = textwrap.dedent('''
+            import os, multiprocessing, warnings
+            import numpy
+            warnings.simplefilter('error')
+            os.register_at_fork(after_in_child=lambda: numpy.random.seed(int(os.environ['SEED'])))
+            def number(conn): conn.send(float(numpy.random.random()))
+            context = multiprocessing.get_context('fork')
+            for os.environ['SEED'] in '112':
+                conn, end = context.Pipe()
+                child = context.Process(target=number, args=(end,))
+                child.start()
+                print(conn.recv())
+                child.join()
+            numpy.random.set_bit_generator(numpy.random.PCG64(3))
+            os.environ['SEED'] = ''  # fails in the child, and is told on stderr
+            child = context.Process(target=number, args=(end,))
+            child.start()
+            print(conn.recv() == numpy.random.random())
+            ''')
+        try:
+            import numpy
+            numpy.random.set_bit_generator
+        except (ImportError, AttributeError):
+            self.skipTest('needs numpy 1.24')
+        lines = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True).stdout.split()
+        self.assertEqual(4, len(lines))
+        if UNDER_PYHOST:  # each child differs, and reseeding decides how
+            self.assertEqual(3, len(set(lines[:3])))
+        self.assertNotEqual(lines[1], lines[2])
+        self.assertEqual('True', lines[3])  # a generator of the program's own is its own business
+
+    @unittest.skipUnless(UNDER_PYHOST, 'python3 derives nothing')
+    def test_what_numpy_is_derived_from(self):
+        try:
+            import numpy
+        except ImportError:
+            self.skipTest('needs numpy')
+        from multiprocessing.random_state import derive_numpy
+
+        def derived(seed, drawn, identity):
+            numpy.random.seed(seed)
+            numpy.random.random(drawn)
+            derive_numpy(identity)
+            return numpy.random.random()
+        variants = [(5, 0, (1,)), (6, 0, (1,)), (5, 1, (1,)), (5, 2, (1,)), (5, 400, (1,)), (5, 0, (2,)), (5, 0, (1, 1))]
+        numbers = [derived(*variant) for variant in variants]
+        self.assertEqual(len(variants), len(set(numbers)))
+        self.assertEqual(numbers, [derived(*variant) for variant in variants])
 
 
 class AuthenticationStringTest(unittest.TestCase):
