@@ -87,6 +87,7 @@ bool StartServersEarly(const std::vector<std::string>& argv) {
   spec.program = options.program;
   spec.method = "spawn";
   spec.flags = *flags;
+  spec.script = argv[1];
   ChildStart::Warm(*session, spec).IgnoreError();
   return true;
 }

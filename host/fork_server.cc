@@ -113,6 +113,8 @@ absl::Status ImportOurs(const ServerSpec& spec) {
   for (const char* name : engine ? std::span<const char* const>(kImportedForEngines) : kAlwaysImported) {
     status.Update(Import(name));
   }
+  // An error is left alone: then the children import for themselves.
+  if (!spec.script.empty()) WarmModules::ImportFor(spec.script).IgnoreError();
   PyGC_Enable();
   return status;
 }

@@ -35,6 +35,10 @@ absl::StatusOr<WarmModules> WarmModules::Serve() {
   return WarmModules(std::move(ends.first), std::move(ends.second));
 }
 
+absl::Status WarmModules::ImportFor(const std::string& script) {
+  return CallModule("warm_script", PyRef::Steal(PyUnicode_DecodeFSDefault(script.c_str())));
+}
+
 void WarmModules::Receive() {
   std::string report(kLongestReport, '\0');
   const ssize_t size = recv(reports_.get(), report.data(), report.size(), MSG_DONTWAIT);

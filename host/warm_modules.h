@@ -1,6 +1,7 @@
-// WarmModules: a spawn server imports what its first child's main module imported of the standard library, so that later
-// children have it from the fork.  What is imported, and when children may not have it, is multiprocessing/warm_modules.py's
-// business; here is when: after a report and a few starts, as soon as no other has come for a moment.
+// WarmModules: a spawn server imports what its children's main module imports of the standard library, so that they have it
+// from the fork: what the script begins with before the first start, the rest when the first child has told of it.  What
+// that is, and when children may not have it, is multiprocessing/warm_modules.py's business; here is when: the rest after a
+// report and a few starts, as soon as no other has come for a moment.
 //
 //   waiting for a report -- Receive() --> reported -- Import() --> done: no more reports
 //
@@ -22,6 +23,8 @@ class WarmModules {
   WarmModules() = default;
   // From now on children report.
   static absl::StatusOr<WarmModules> Serve();
+  // What the script imports first is imported.  Before Serve().
+  static absl::Status ImportFor(const std::string& script);
 
   // To be polled for input; -1 when there is nothing to wait for.
   int fd() const { return reports_.get(); }

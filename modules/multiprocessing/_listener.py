@@ -5,7 +5,6 @@ All names are to be had as members of `multiprocessing.connection`, whose consta
 
 import itertools
 import os
-import socket
 import struct
 import time
 
@@ -174,6 +173,7 @@ class SocketListener:
     """A listening socket; what Listener adds is authentication."""
 
     def __init__(self, address, family, backlog=1):
+        import socket  # slow to import: most programs that have a Connection never listen
         self._socket = socket.socket(getattr(socket, family))
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -206,6 +206,7 @@ class SocketListener:
 
 def SocketClient(address):
     """A Connection to the socket that listens at `address`."""
+    import socket
     with socket.socket(getattr(socket, address_type(address))) as connecting:
         connecting.setblocking(True)
         try:
@@ -217,6 +218,7 @@ def SocketClient(address):
 
 def _connection_of(sock):
     """A Connection that takes over the descriptor of a connected socket."""
+    import socket
     sock.setblocking(True)
     if sock.family == socket.AF_INET:
         # A message is one write: nothing is gained by holding a small one back until the last is acknowledged.

@@ -9,8 +9,9 @@ and tells its end through another.
 import atexit
 import io
 import os
-import pickle
 import sys
+
+import _pickle as pickle  # the module `pickle` brings re and enum
 
 from . import forkserver, guard, process, random_state, spawn, util, warm_modules
 from . import (_output, connection, pool_faults, pool_worker, popen_spawn_posix, queues, reduction,  # noqa: F401 (above)

@@ -21,12 +21,12 @@ __all__ = ['Client', 'Listener', 'Pipe', 'wait']
 
 import io
 import os
-import socket
 import sys
 import time
 import weakref
 
 import _pyhost
+import _socket  # `socket` is slow to import, and a Pipe needs nothing of it
 
 from . import _challenge, context
 from ._challenge import CHALLENGE, FAILURE, MESSAGE_LENGTH, WELCOME
@@ -301,7 +301,7 @@ class _PipeEnds:
 def Pipe(duplex=True):
     """Two connected Connection objects; with `duplex` False the first only receives, the second only sends."""
     if duplex:
-        sockets = socket.socketpair()
+        sockets = _socket.socketpair()
         for end in sockets:
             # A default time limit for sockets would make the descriptors non-blocking.
             end.setblocking(True)

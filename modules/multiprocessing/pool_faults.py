@@ -5,14 +5,15 @@ SIGNAL makes it write the stacks of all threads and end the process; nothing els
 """
 
 import os
-import signal
 import threading
+
+import _signal  # `signal` makes enumerations, which takes a while
 
 from .context import reduction
 
 __all__ = ['FaultLog', 'SIGNAL']
 
-SIGNAL = signal.SIGSTKFLT
+SIGNAL = _signal.SIGSTKFLT
 
 _MOST_BYTES = 1 << 20
 _SERVING = b'serving\n'  # the file's first line, once its worker takes calls

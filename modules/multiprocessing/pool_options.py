@@ -1,7 +1,5 @@
 """What a pool, or one call of it, may be told besides the standard library's arguments: checked, in one object."""
 
-import numbers
-
 __all__ = ['ExecutorOptions', 'PoolOptions', 'QueueOptions', 'ThreadOptions', 'check_timeout']
 
 _MOST_MILLISECONDS = 2**32 - 1
@@ -81,11 +79,18 @@ class ThreadOptions:
         return 0, 1
 
 
+def _is_number(value):
+    if isinstance(value, (int, float)):
+        return True
+    import numbers  # slow to import
+    return isinstance(value, numbers.Real)
+
+
 def check_timeout(timeout):
     """The number of seconds, or None for no limit."""
     if timeout is None:
         return None
-    if not isinstance(timeout, numbers.Real):
+    if not _is_number(timeout):
         raise TypeError(f'timeout must be a number of seconds or None, not {type(timeout).__name__}')
     if not timeout > 0:
         raise ValueError(f'timeout must be positive, not {timeout!r}')
@@ -115,7 +120,7 @@ def _check_restarts(max_restarts):
         deaths, seconds = max_restarts
     except (TypeError, ValueError):
         raise TypeError(f'max_restarts must be (deaths, seconds), not {max_restarts!r}') from None
-    if not isinstance(deaths, int) or not isinstance(seconds, numbers.Real):
+    if not isinstance(deaths, int) or not _is_number(seconds):
         raise TypeError(f'max_restarts must be (int, number), not {max_restarts!r}')
     if deaths < 1 or not seconds > 0:
         raise ValueError(f'max_restarts must be positive numbers, not {max_restarts!r}')

@@ -5,8 +5,7 @@ caller's side makes a Failure of it with the other functions here (see modules/n
 Failure makes a new exception for each that asks, so that nobody's traceback grows on another's.
 """
 
-import pickle
-import traceback
+import _pickle as pickle  # the module `pickle` brings re and enum
 
 from .context import ProcessError, TimeoutError as _TimeoutError
 
@@ -311,6 +310,7 @@ def _name(function):
 
 
 def _format(exc, tb):
+    import traceback  # slow to import, and few calls raise
     return ''.join(traceback.format_exception(type(exc), exc, tb))
 
 

@@ -8,8 +8,9 @@ The pool service (pool_service.py) looks and waits; it wakes up for limits only 
 The crew's lock guards all of it, unless said otherwise.
 """
 
-import signal
 import time
+
+import _signal  # `signal` makes enumerations, which takes a while
 
 from . import pool_outcomes, pool_service, util
 from .pool_faults import SIGNAL
@@ -66,7 +67,7 @@ class Watch:
 
     def cancel(self, calls):
         """Ends the workers that run some of these calls; how many."""
-        return sum(self._end_worker(host, call, signal.SIGTERM, ('cancelled', None)) for host, call in calls.running())
+        return sum(self._end_worker(host, call, _signal.SIGTERM, ('cancelled', None)) for host, call in calls.running())
 
     def _end_worker(self, host, call, signum, fate):
         process = next((process for process in self._workers if process._popen._child.host_id == host), None)
@@ -75,7 +76,7 @@ class Watch:
         util.debug('ending %s: its call was %s', process.name, fate[0])
         self._sentences[process.pid] = _Sentence(call, fate)
         process._popen._send_signal(signum)
-        process._popen._send_signal(signal.SIGCONT)  # for one that is stopped
+        process._popen._send_signal(_signal.SIGCONT)  # for one that is stopped
         pool_service.wake()
         return True
 

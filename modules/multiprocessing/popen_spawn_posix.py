@@ -7,7 +7,8 @@ duplicate_for_child() and objects of the segment with share().
 
 import io
 import os
-import pickle
+
+import _pickle as pickle  # the module `pickle` brings re and enum
 
 from . import context, main_code, popen_fork, spawn
 from .context import set_spawning_popen

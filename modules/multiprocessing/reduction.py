@@ -9,11 +9,10 @@ import copyreg
 import functools
 import io
 import os
-import pickle
-import socket
 import sys
 from abc import ABCMeta
 
+import _pickle as pickle  # the module `pickle` brings re and enum
 import _pyhost
 
 from . import context
@@ -35,6 +34,7 @@ class ForkingPickler(pickle.Pickler):
 
     def __init__(self, *args):
         super().__init__(*args)
+        know_sockets()
         self.dispatch_table = {**self._copyreg_dispatch_table,
                                **self._extra_reducers}
 
@@ -69,6 +69,7 @@ def dump(obj, file, protocol=None):
 
 def sendfds(sock, fds):
     """Sends descriptors over an AF_UNIX socket."""
+    import socket
     fds = array.array('i', fds)
     sock.sendmsg([bytes([len(fds) % 256])],
                  [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
@@ -78,6 +79,7 @@ def sendfds(sock, fds):
 
 def recvfds(sock, size):
     """Receives at most `size` descriptors, sent with sendfds(), from an AF_UNIX socket."""
+    import socket
     fds = array.array('i')
     count, ancillary, _flags, _address = sock.recvmsg(
         1, socket.CMSG_SPACE(fds.itemsize * size))
@@ -99,6 +101,7 @@ def recvfds(sock, size):
 
 
 def _as_socket(conn):
+    import socket
     return socket.fromfd(conn.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
 
 
@@ -149,6 +152,7 @@ def _reduce_socket(sock):
 
 
 def _rebuild_socket(dup, family, type, proto):
+    import socket
     return socket.socket(family, type, proto, fileno=dup.detach())
 
 
@@ -162,7 +166,16 @@ def _register_reducers():
     register(type(list.append), _reduce_method_descriptor)
     register(type(int.__add__), _reduce_method_descriptor)
     register(functools.partial, _reduce_partial)
-    register(socket.socket, _reduce_socket)
+    know_sockets()
+
+
+def know_sockets():
+    """Sockets have a reducer once there can be any, then true: their module is slow to import, and most children need none.
+
+    The native module calls this as well, before it looks at the reducers.
+    """
+    kind = getattr(sys.modules.get('socket'), 'socket', None)  # there is none in the middle of the import
+    return kind is not None and bool(ForkingPickler._extra_reducers.setdefault(kind, _reduce_socket))
 
 
 _register_reducers()

@@ -13,9 +13,10 @@ line.  Third parties start children by it, and so do we for a program set with s
 """
 
 import os
-import pickle
 import struct
 import sys
+
+import _pickle as pickle  # the module `pickle` brings re and enum
 
 from . import context, guard, main_code, main_module, process, util, warm_modules
 from .context import get_spawning_popen, set_spawning_popen  # noqa: F401 (names known here)

@@ -48,6 +48,8 @@ struct ModuleState {
   PyRef copyreg_table;
   PyRef array_reducers;       // type -> reducer, set by pyhost.arrays; from the module's start on
   bool knows_numpy = false;   // its arrays stand in array_reducers
+  PyRef socket_name;
+  bool knows_sockets = false;  // they have a reducer
   PyRef merged_table;         // copyreg's table, those of arrays, and ForkingPickler's reducers on top
   PyRef plain_table;          // the same without those of arrays
 

@@ -201,7 +201,8 @@ bool Prepare(ModuleState* state) {
   if (!state->forking_pickler) return false;
   state->plain_table = PyRef::Steal(PyDict_New());
   state->forking_pickler_name = PyRef::Steal(PyUnicode_InternFromString("ForkingPickler"));
-  if (!state->forking_pickler_name) return false;
+  state->socket_name = PyRef::Steal(PyUnicode_InternFromString("socket"));
+  if (!state->forking_pickler_name || !state->socket_name) return false;
   state->merged_table = PyRef::Steal(PyDict_New());
   return state->plain_table && state->merged_table;
 }
@@ -234,7 +235,17 @@ PyObject* Merge(PyObject* base, PyObject* arrays, PyObject* extra, PyObject* mer
   return PyErr_Occurred() ? nullptr : merged;
 }
 
+// Once `socket` is there, so are its reducer and no more questions.
+bool KnowSockets(ModuleState* state) {
+  if (state->knows_sockets) return true;
+  if (PyDict_GetItemWithError(PyImport_GetModuleDict(), state->socket_name.get()) == nullptr) return !PyErr_Occurred();
+  PyRef known = PyRef::Steal(PyObject_CallMethod(state->reduction_module.get(), "know_sockets", nullptr));
+  state->knows_sockets = known && PyObject_IsTrue(known.get()) == 1;
+  return known && !PyErr_Occurred();
+}
+
 PyRef ExtraReducers(ModuleState* state) {
+  if (!KnowSockets(state)) return {};
   return PyRef::Steal(PyObject_GetAttrString(state->forking_pickler.get(), "_extra_reducers"));
 }
 

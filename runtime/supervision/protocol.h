@@ -55,6 +55,7 @@ struct ServerSpec {
   bool has_sys_path = false;            // whether sys_path is to be used
   std::vector<std::string> sys_path;
   std::vector<std::string> sys_argv;    // for the main module while it is preloaded, or empty
+  std::string script;                   // of the program, or empty: what it imports first, its children will (warm_modules.py)
 
   std::string Encode() const;
   static absl::StatusOr<ServerSpec> Decode(std::string_view bytes);
@@ -62,7 +63,7 @@ struct ServerSpec {
   std::vector<std::string> ToArguments() const;
   static ServerSpec FromArguments(int argc, char** argv);
   // Includes the variables of `environment` that are read before any user code runs.  Not sys_path and sys_argv: as in
-  // python3, the server keeps those it started with, and each child sets its own.
+  // python3, the server keeps those it started with, and each child sets its own.  Nor the script, which changes no child.
   uint64_t Key(const std::vector<std::string>& environment) const;
 };
 

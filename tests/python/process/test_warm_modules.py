@@ -1,5 +1,7 @@
 """What the main module imports of the standard library, the spawn server imports for later children; they behave as before."""
 
+import os
+import textwrap
 import unittest
 
 from script import UNDER_PYHOST, ScriptCase
@@ -148,6 +150,128 @@ print(ask('len(os.listdir("/proc/self/fd"))') - first)
 ask('logging.getLogger().addHandler(Last())')
 ''')
         self.assertEqual(lines, ['closed'])
+
+
+class FirstImportsTest(ScriptCase):
+    """What a script imports before anything else, children of spawn import when their server does; nobody can tell but by the clock."""
+
+    ASK = '''
+        def answer(question, writer):
+            writer.send(eval(question))
+
+        def ask(question):
+            context = multiprocessing.get_context('spawn')
+            reader, writer = context.Pipe(duplex=False)
+            process = context.Process(target=answer, args=(question, writer))
+            process.start()
+            writer.close()
+            told = reader.recv()
+            process.join()
+            return told
+    '''
+
+    def printed(self, head, questions, environment=(), **files):
+        """What children answer; `head` is what the script begins with."""
+        for name, text in files.items():
+            self.write(name.replace('__', '/') + '.py', text)
+        script = textwrap.dedent(head) + textwrap.dedent(self.ASK) + "\nif __name__ == '__main__':\n" + ''.join(
+            f'    {line}\n' for line in textwrap.dedent(questions).strip().splitlines())
+        outcome = self.run_script(script, env={**os.environ, **dict(environment)})
+        self.assertEqual((outcome.code, outcome.stderr), (0, ''), outcome)
+        return outcome.stdout.splitlines()
+
+    def test_the_first_child_has_them_from_the_server(self):
+        lines = self.printed('''
+            #!/usr/bin/env python3
+            \"\"\"Names in a docstring are no imports:
+
+            import asyncio
+            \"\"\"
+            # a comment
+            from __future__ import annotations
+
+            import colorsys as colours, logging
+            from concurrent.futures import (ProcessPoolExecutor,
+                                            as_completed)
+            import multiprocessing
+            import sys
+            ''', '''
+            print(ask('logging._startTime') == ask('logging._startTime'))
+            print(ask('"asyncio" in sys.modules'), ask('ProcessPoolExecutor.__module__'), ask('colours.ONE_THIRD < 1'))
+            ''')
+        self.assertEqual(lines, [str(UNDER_PYHOST), 'False concurrent.futures.process True'])
+
+    def test_a_module_of_the_programs_in_place_of_a_standard_one(self):
+        lines = self.printed('import colorsys, logging, multiprocessing, string\n',
+                             'print(ask("(string.MARK, colorsys.MARK)"))',
+                             string='MARK = "own"\nclass Template: pass\nclass Formatter: pass\n', colorsys='MARK = "own"')
+        self.assertEqual(lines, ["('own', 'own')"])
+
+    def test_search_path_of_the_environment(self):
+        count = os.path.join(self.folder, 'count')
+        lines = self.printed('import colorsys, multiprocessing\n', 'print(ask("colorsys.MARK"))',
+                             {'PYTHONPATH': os.path.join(self.folder, 'mine')},
+                             mine__colorsys=f'MARK = "mine"\nwith open({count!r}, "a") as file: file.write(".")\n')
+        self.assertEqual(lines, ['mine'])
+        with open(count) as file:
+            self.assertEqual(file.read(), '..')  # the program and its child, nobody else
+
+    def test_search_path_that_the_script_changes(self):
+        lines = self.printed('''
+            import multiprocessing, os, sys
+            sys.path.insert(0, os.path.join(os.path.dirname(__file__), 'mine'))
+            import colorsys
+            ''', 'print(ask("colorsys.MARK"))', mine__colorsys='MARK = "mine"')
+        self.assertEqual(lines, ['mine'])
+
+    def test_a_search_path_that_changes_before_the_start(self):
+        lines = self.printed('import colorsys, logging, multiprocessing, os, sys\n', '''
+            sys.path.insert(0, os.path.join(os.path.dirname(__file__), 'mine'))
+            print(ask('(colorsys.MARK, logging.getLogger().name)'))
+            ''', mine__colorsys='MARK = "mine"')
+        self.assertEqual(lines, ["('mine', 'root')"])
+
+    def test_what_is_imported_after_a_module_of_the_programs_comes_after_it(self):
+        lines = self.printed('import multiprocessing, early, colorsys\n', 'print(ask("early.IS_FIRST"))',
+                             early='import sys\nIS_FIRST = "colorsys" not in sys.modules\n')
+        self.assertEqual(lines, ['True'])
+
+    def test_statements_on_a_line_with_an_import_run_in_the_children_alone(self):
+        count = os.path.join(self.folder, 'count')
+        lines = self.printed(f'''
+            import colorsys, multiprocessing; open({count!r}, "a").write(".")
+            import logging
+            ''', 'print(ask("colorsys.ONE_THIRD < 1"))')
+        self.assertEqual(lines, ['True'])
+        with open(count) as file:
+            self.assertEqual(file.read(), '..')
+
+    def test_a_library_that_is_missing_is_the_childrens_own_finding(self):
+        lines = self.printed('''
+            import multiprocessing, sys
+            sys.modules['colorsys'] = None
+            try:
+                import colorsys
+            except ImportError:
+                colorsys = 'blocked'
+            ''', 'print(ask("colorsys"))')
+        self.assertEqual(lines, ['blocked'])
+
+    @unittest.skipUnless(UNDER_PYHOST, 'python3 has no server')
+    def test_the_rest_is_reported_as_before(self):
+        self.write('mine/__init__.py', '')
+        lines = self.printed('''
+            import colorsys
+            import multiprocessing, time
+            import mine
+            import logging
+            ''', '''
+            end = time.monotonic() + 30
+            while ask('logging._startTime') != ask('logging._startTime'):
+                assert time.monotonic() < end, 'the server imported nothing'
+            print('found')
+            ''')
+        self.assertEqual(lines, ['found'])
 
 
 if __name__ == '__main__':
