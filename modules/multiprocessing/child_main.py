@@ -61,10 +61,9 @@ def _receive(extras):
             if 'data' in extras:
                 child = _receive_from_pipe(extras)
             else:
-                data = pickle.loads(payload[start:middle])
-                spawn.prepare(data)
-                warm_modules.report('init_main_from_path' in data or 'init_main_from_name' in data)
+                spawn.prepare(pickle.loads(payload[start:middle]))
                 child = _load(io.BytesIO(payload[middle:end]))
+                warm_modules.report(True)
         finally:
             warm_modules.report(False)
             del current._inheriting

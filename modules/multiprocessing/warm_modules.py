@@ -1,4 +1,4 @@
-"""Modules of the standard library that main modules import: the spawn server imports them too, so that later children find them.
+"""Modules of the standard library that main modules import: the spawn server imports them too, so that children find them.
 
 Most of what a child of spawn does, where the main module is that of a real program, is to import again what the program
 imports: 2 ms for json, 8 for concurrent.futures, 25 for asyncio.  Of the standard library's modules that is work
@@ -6,8 +6,8 @@ without an effect of its own, so it need not be repeated:
 
   server   before it is ready, if it was launched early for a script: imports what that script imports before it does anything
            else.  So will each child, in that order, and finds it done (warm_script)
-  child    after the main module is imported: writes what else of the standard library was imported to the server's
-           socket, and with which sys.path (report)
+  child    when its main module and those of what it is to run are imported: writes what else of the standard library was
+           imported to the server's socket, and with which sys.path (report)
   server   after a few starts, when none has come for a moment: imports it, with its own sys.path, and freezes it (warm_up)
   child    later ones have it from the fork.  One whose sys.path is another forgets it all before its main module is imported,
            for a folder there may have a module of the same name (adapt)
@@ -82,7 +82,7 @@ def adapt():
 
 
 def report(wanted):
-    """After the main module was imported (`wanted`), or not: the descriptor is not left to the program."""
+    """When the process object is there (`wanted`), or will not be: the descriptor is not left to the program."""
     global _report_fd
     if _report_fd < 0:
         return

@@ -258,6 +258,27 @@ class FirstImportsTest(ScriptCase):
         self.assertEqual(lines, ['blocked'])
 
     @unittest.skipUnless(UNDER_PYHOST, 'python3 has no server')
+    def test_what_the_module_of_the_function_imports_is_reported(self):
+        self.write('work.py', 'import logging\ndef answer(writer): writer.send(logging._startTime)\n')
+        outcome = self.run_script('''
+            import multiprocessing, time
+            def ask():
+                import work
+                context = multiprocessing.get_context('spawn')
+                reader, writer = context.Pipe(duplex=False)
+                process = context.Process(target=work.answer, args=(writer,))
+                process.start()
+                process.join()
+                return reader.recv()
+            if __name__ == '__main__':
+                end = time.monotonic() + 30
+                while ask() != ask():
+                    assert time.monotonic() < end, 'the server imported nothing'
+                print('found')
+            ''')
+        self.assert_printed(outcome, 'found')
+
+    @unittest.skipUnless(UNDER_PYHOST, 'python3 has no server')
     def test_the_rest_is_reported_as_before(self):
         self.write('mine/__init__.py', '')
         lines = self.printed('''
