@@ -10,11 +10,16 @@ namespace pyhost::native {
 namespace {
 
 bool CheckRange(long long value, long long maximum) {
-  if (value >= 0 && value <= maximum && maximum <= Semaphore::kMaxValue) return true;
-  // python3 lets sem_open say it: OSError(EINVAL).
-  PyRef message = PyRef::Steal(PyUnicode_FromFormat("semaphore value must lie in 0 ... %lld, not %lld", maximum, value));
-  PyRef arguments = message ? PyRef::Steal(Py_BuildValue("(iO)", EINVAL, message.get())) : PyRef();
-  if (arguments) PyErr_SetObject(PyExc_OSError, arguments.get());
+  constexpr long long kMost = Semaphore::kMaxValue;
+  if (value >= 0 && value <= maximum && maximum <= kMost) return true;
+  const long long most = maximum < 0 || maximum > kMost ? kMost : maximum;
+  PyRef message = PyRef::Steal(PyUnicode_FromFormat("semaphore value must lie in 0 ... %lld, not %lld", most, value));
+  // In python3 the one does not fit into a C int; the other is refused by sem_open.
+  const bool too_large = value > kMost;
+  PyRef arguments = !message   ? PyRef()
+                    : too_large ? PyRef::Steal(Py_BuildValue("(O)", message.get()))
+                                : PyRef::Steal(Py_BuildValue("(iO)", EINVAL, message.get()));
+  if (arguments) PyErr_SetObject(too_large ? PyExc_OverflowError : PyExc_OSError, arguments.get());
   return false;
 }
 

@@ -114,10 +114,15 @@ class SynchronizeCases(ContextCases):
         bounded = self.context.BoundedSemaphore(2)
         with self.assertRaises(ValueError):
             bounded.release()
-        with self.assertRaises(OSError):
-            self.context.Semaphore(-1)
         with self.assertRaises(ValueError):
             self.context.BoundedSemaphore(0).release()
+
+    def test_values_that_a_semaphore_cannot_have(self):
+        for kind in self.context.Semaphore, self.context.BoundedSemaphore:
+            self.assertEqual(kind(2**31 - 1).get_value(), 2**31 - 1)
+            self.assertRaises(OSError, kind, -1)
+            for value in 2**31, 2**70:
+                self.assertRaises(OverflowError, kind, value)
 
     def test_a_barrier_says_what_it_is(self):
         barrier = self.context.Barrier(2)
