@@ -71,6 +71,7 @@ void Crew::BeginWatching(std::function<int64_t()> look, std::function<void(HostI
   look_ = std::move(look);
   on_end_ = std::move(on_end);
   SignalsBlocked blocked;
+  MutexLock lock(join_mutex_);
   thread_ = std::thread([this] { Run(); });
   pthread_setname_np(thread_.native_handle(), "pyhost-crew");
 }
@@ -362,7 +363,10 @@ void Crew::Stop() {
     for (Worker& worker : workers_) worker.process->Signal(SIGKILL).IgnoreError();
   }
   Wake();
-  if (thread_.joinable()) thread_.join();
+  {
+    MutexLock lock(join_mutex_);  // Of several that stop it one joins, and all return when it has.
+    if (thread_.joinable()) thread_.join();
+  }
   MutexLock lock(mutex_);
   // The thread was never started: an error at the start.
   for (Worker& worker : workers_) worker.process->Wait(Wait::Forever()).IgnoreError();

@@ -139,7 +139,8 @@ class Crew {
   std::vector<int> missing_;    // the numbers of workers that ended and are to be replaced
   absl::Duration start_pause_ = absl::ZeroDuration();  // after the last start, if it failed
   int64_t next_start_ = 0;                             // nanoseconds of CLOCK_MONOTONIC
-  std::thread thread_;
+  absl::Mutex join_mutex_;  // taken before mutex_
+  std::thread thread_ ABSL_GUARDED_BY(join_mutex_);
   absl::Notification finished_;  // of the thread: no worker is left, and what they lost is reported
   static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
   std::atomic<int64_t> next_look_{kNever};

@@ -137,6 +137,7 @@ class PoolCore final : public internal::Core, public std::enable_shared_from_thi
 
   Deadlines deadlines_;
   std::atomic<bool> shut_down_{false};
+  std::atomic<bool> cut_short_{false};  // shut down without waiting for what was submitted
   std::atomic<bool> dropped_{false};  // set under mutex_: the pool is gone, and what it was to call is dropped
   std::atomic<uint32_t> home_{0};  // ThreadToken of the thread that polled last; 0: none
 

@@ -123,14 +123,18 @@ absl::Status PoolCore::Shutdown(absl::Duration patience) {
         "an exposed function cannot wait for the pool's calls to be done: its own script's would never be");
   }
   const std::shared_ptr<PoolCore> alive = shared_from_this();
+  const bool was_over = cut_short_;
   shut_down_ = true;
   Flush();
   lanes_->Close();
   const bool orderly = !at_once && AwaitCrew(Deadline::After(patience));
   if (orderly) client_->Drain({Deadline::After(kDrainPatience), nullptr}).IgnoreError();
+  const bool by_another = orderly && cut_short_ && !was_over;
+  if (!orderly) cut_short_ = true;
   lanes_->Terminate();
   client_->Terminate(absl::CancelledError("the pool was shut down"));
   crew_->Stop();
+  if (by_another) return absl::CancelledError("another thread ended the pool at once, before its calls were done");
   if (orderly || at_once) return absl::OkStatus();
   return absl::DeadlineExceededError("workers were still busy when the pool was to be shut down, and were killed");
 }

@@ -5,8 +5,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdlib>
+#include <latch>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "runtime/engine/engine_session.h"
 #include "runtime/engine/fault_file.h"
@@ -20,9 +24,17 @@
 namespace pyhost {
 namespace {
 
+using ::testing::Each;
 using ::testing::HasSubstr;
 
-using PoolLifeTest = PoolTest;
+class PoolLifeTest : public PoolTest {
+ protected:
+  // Returns when another thread has begun to shut the pool down.
+  void AwaitShutdown() {
+    while (!absl::IsFailedPrecondition(pool().Call<int>("builtins:int").Get(absl::ZeroDuration()).status())) {
+    }
+  }
+};
 
 TEST_F(PoolLifeTest, OrderlyShutdownFinishesWhatWasSubmitted) {
   Script("slow", "import time\ndef nap(): time.sleep(0.1); return 1\n");
@@ -193,6 +205,58 @@ TEST_F(PoolLifeTest, ImmediateShutdownCancelsWhatIsRunning) {
   Start({.workers = 2});
   auto call = pool().Call<void>("slow:hang");
   EXPECT_TRUE(pool().Shutdown(absl::ZeroDuration()).ok());
+  EXPECT_EQ(call.Get().code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(PoolLifeTest, ThreadsMayShutDownTogether) {
+  Script("slow", "import time\ndef nap(): time.sleep(0.1); return 1\n");
+  for (absl::Duration patience : {absl::Seconds(30), absl::ZeroDuration()}) {
+    Start({.workers = 2});
+    auto call = pool().Call<int>("slow:nap");
+    std::array<absl::Status, 4> said;
+    std::latch begin(said.size());
+    std::vector<std::thread> threads;
+    for (absl::Status& status : said) {
+      threads.emplace_back([&] {
+        begin.arrive_and_wait();
+        status = pool().Shutdown(patience);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_THAT(said, Each(absl::OkStatus()));
+    EXPECT_EQ(call.Get().ok(), patience > absl::ZeroDuration());
+  }
+}
+
+TEST_F(PoolLifeTest, ShutdownThatWaitsIsToldWhenAnotherEndsThePool) {
+  Script("slow", "import time\ndef hang(): time.sleep(1000)\n");
+  Start({.workers = 1});
+  auto call = pool().Call<void>("slow:hang");
+  absl::Status waited;
+  std::thread waits([&] { waited = pool().Shutdown(absl::InfiniteDuration()); });
+  AwaitShutdown();
+  EXPECT_TRUE(pool().Shutdown(absl::ZeroDuration()).ok());
+  waits.join();
+  EXPECT_EQ(waited.code(), absl::StatusCode::kCancelled) << waited;
+  EXPECT_EQ(call.Get().code(), absl::StatusCode::kCancelled);
+  EXPECT_TRUE(pool().Shutdown(absl::InfiniteDuration()).ok());  // There is nothing to wait for.
+}
+
+TEST_F(PoolLifeTest, PoolMayEndInsideOfACompletionWhileAnotherThreadShutsItDown) {
+  Script("slow", "import time\ndef hang(): time.sleep(1000)\n");
+  Start({.workers = 2});
+  auto call = pool().Call<void>("slow:hang");
+  bool ended = false;
+  pool().CallAsync<int>("builtins:abs", [&](const absl::StatusOr<int>&) {
+    AwaitShutdown();
+    EndPool();
+    ended = true;
+  }, 1);
+  absl::Status waited;
+  std::thread waits([&] { waited = pool().Shutdown(absl::InfiniteDuration()); });
+  while (!ended) pool().Poll();
+  waits.join();
+  EXPECT_EQ(waited.code(), absl::StatusCode::kCancelled) << waited;
   EXPECT_EQ(call.Get().code(), absl::StatusCode::kCancelled);
 }
 

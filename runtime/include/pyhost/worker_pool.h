@@ -171,6 +171,7 @@ class WorkerPool : public Caller {
   // No new calls.  With patience, those submitted are done first; DeadlineExceeded when some were not in time, and without
   // patience at once: workers are killed, calls without an outcome end as Cancelled.  Completions that came run in the next Poll().
   // With patience inside of an exposed function, whose script would never be done: FailedPrecondition, and nothing happens.
+  // Of several that run at a time the least patient decides, and those that still waited then return Cancelled.
   absl::Status Shutdown(absl::Duration patience) const { return core().Shutdown(patience); }
 
  private:
