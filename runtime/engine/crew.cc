@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "runtime/base/status_util.h"
 #include "runtime/engine/program.h"
 #include "runtime/os/pidfd.h"
@@ -42,6 +43,16 @@ class SignalsBlocked {
 
 // So many reports of workers that ended are kept for those whose calls they had.
 constexpr size_t kFaultsKept = 64;
+
+// Returns after so many milliseconds (-1: never), or when something is there.  The first only wakes.
+void AwaitEvents(std::span<pollfd> events, int millis) {
+  constexpr int kBetweenGlances = 10;
+  if (poll(events.data(), events.size(), millis) >= 0) return;
+  // It refuses more descriptors than RLIMIT_NOFILE, which the engine may have lowered.  Each may have something then; reading
+  // what has nothing waits for nothing.
+  absl::SleepFor(absl::Milliseconds(millis < 0 ? kBetweenGlances : std::min(millis, kBetweenGlances)));
+  for (pollfd& event : events.subspan(1)) event.revents = event.fd < 0 ? 0 : POLLIN;
+}
 
 bool HasInput(int fd) {
   pollfd event = {fd, POLLIN, 0};
@@ -179,9 +190,8 @@ void Crew::Sleep() {
   std::vector<pollfd> events = {{wake_.get(), POLLIN, 0}};
   for (const Worker& worker : workers) events.push_back({worker.process->sentinel(), POLLIN, 0});
   for (const Worker& worker : workers) events.push_back({worker.output ? worker.output->get() : -1, POLLIN, 0});
-  const int ready = poll(events.data(), events.size(), SleepMillis());
+  AwaitEvents(events, SleepMillis());
   woken_.exchange(false);  // Reads, too: what was done before the wake-up is seen by what follows.
-  if (ready <= 0) return;
   uint64_t count = 0;
   if (events[0].revents != 0 && read(wake_.get(), &count, sizeof(count)) < 0) return;  // Somebody else's wake-up.
   ReadOutput(workers, std::span(events).subspan(1 + workers.size()));

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -156,24 +157,42 @@ TEST_F(IsolationTest, PoolWhoseReplacementsCannotBeginGivesUpAndSaysWhy) {
   EXPECT_THAT(Text(status), HasSubstr("exited with code 7"));
 }
 
+// While it lives, RLIMIT_NOFILE is that.
+class LimitedDescriptors {
+ public:
+  explicit LimitedDescriptors(rlim_t most) {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    const rlimit limit = {most, before_.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+  ~LimitedDescriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
+  LimitedDescriptors(const LimitedDescriptors&) = delete;
+  LimitedDescriptors& operator=(const LimitedDescriptors&) = delete;
+
+ private:
+  rlimit before_ = {};
+};
+
 // While it lives, the process can open no descriptor.
 class NoDescriptors {
  public:
   NoDescriptors() {
-    getrlimit(RLIMIT_NOFILE, &before_);
-    const rlimit few = {32, before_.rlim_max};
-    setrlimit(RLIMIT_NOFILE, &few);
     for (int fd = dup(0); fd >= 0; fd = dup(0)) taken_.push_back(fd);
   }
   ~NoDescriptors() {
     for (int fd : taken_) close(fd);
-    setrlimit(RLIMIT_NOFILE, &before_);
   }
 
  private:
-  rlimit before_ = {};
+  LimitedDescriptors few_{32};
   std::vector<int> taken_;
 };
+
+// Of all threads of this process.
+double ProcessorSeconds() {
+  constexpr double kClocksPerSecond = CLOCKS_PER_SEC;
+  return static_cast<double>(std::clock()) / kClocksPerSecond;
+}
 
 TEST_F(IsolationTest, WorkerThatCannotBeReplacedForAMomentIsReplacedThen) {
   Script("crash", "import os\ndef leave(): os._exit(9)\n");
@@ -210,6 +229,25 @@ TEST_F(IsolationTest, BroadcastToAWorkerThatCannotBeReplacedFailsWithThePool) {
   ASSERT_TRUE(results.ok()) << results.status();
   ASSERT_EQ(results->size(), 1u);
   EXPECT_EQ(results->front().status().code(), absl::StatusCode::kUnavailable);
+}
+
+// poll() refuses more descriptors than the limit allows.
+TEST_F(IsolationTest, LimitOfDescriptorsThatTheEngineLowersLeavesThePoolAsItIs) {
+  Script("late", "import os, time\ndef hang(): time.sleep(1000)\ndef say(): print('hello')\ndef leave(): os._exit(9)\n");
+  std::string output;
+  Start({.workers = 3,
+         .restarts = {.deaths = 1000},
+         .output = {.to = Output::To::kCallback, .on_output = [&](int, std::string_view text) { output.append(text); }}});
+  const LimitedDescriptors few(2);
+  const absl::Time begin = absl::Now();
+  const double used = ProcessorSeconds();
+  EXPECT_EQ(pool().With({.deadline = absl::Milliseconds(300)}).Call<void>("late:hang").Get().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_LT(ProcessorSeconds() - used, 0.5 * absl::ToDoubleSeconds(absl::Now() - begin));
+  ASSERT_TRUE(Error("late:say").ok());
+  PollUntil([&] { return output == "hello\n"; });
+  EXPECT_THAT(Text(Error("late:leave")), HasSubstr("exited with code 9"));
+  EXPECT_TRUE(pool().Shutdown(absl::Seconds(30)).ok());
 }
 
 // ---- The engine's own process ---------------------------------------------------------------------------------
