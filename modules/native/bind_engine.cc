@@ -194,8 +194,10 @@ PyObject* ServeEngine(PyObject*, PyObject* args) {
   EngineWorker worker(state, **server, resolve, describe);
   const bool served = worker.Run();
   Link() = nullptr;
-  if (!served) return nullptr;
-  Py_RETURN_NONE;
+  if (served) Py_RETURN_NONE;
+  // The call in its hand is lost with this process, and reported as that; a server that is closed would be no part of it any more.
+  static_cast<void>(server->release());
+  return nullptr;
 }
 
 PyObject* ReportToEngine(PyObject*, PyObject* args) {

@@ -151,7 +151,7 @@ def _read_texts(payload):
 def resolve(target):
     """The callable that "module:function" names, dots in `function` included."""
     module_name, colon, path = target.partition(':')
-    if not colon or not module_name or not path:
+    if not colon or not module_name or not path or module_name.startswith('.'):
         raise _Refusal(f'{target!r} does not name a function: write it as "module:function"', 'INVALID_ARGUMENT')
     module = _import(module_name, target)
     found = module
@@ -220,10 +220,18 @@ def describe(error, *unpicklable):
         _clear_frames(error.__traceback__)
     elif unpicklable:
         error = _Refusal(f'the result, of type {_type_name(unpicklable[0])}, cannot be passed to the engine: '
-                         f'{_type_name(error)}: {_message_of(error)}', 'INVALID_ARGUMENT')
-    parts = [str(_code_of(error)), _type_name(error), _message_of(error), _traceback_of(error)]
+                         f'{_type_name(error)}: {_told(_message_of, error)}', 'INVALID_ARGUMENT')
+    parts = [_told(_code_of, error), _told(_type_name, error), _told(_message_of, error), _told(_traceback_of, error)]
     encoded = [part.encode('utf-8', 'backslashreplace') for part in parts]
     return b''.join(struct.pack('<Q', len(part)) + part for part in encoded)
+
+
+def _told(part, error):
+    """part(error), which asks the script's own code; what that raises, SystemExit too, is told instead."""
+    try:
+        return part(error)
+    except BaseException as failure:
+        return f'<cannot be had: {type(failure).__name__}>'
 
 
 def _clear_frames(trace):
@@ -247,7 +255,7 @@ def _code_of(error):
         name = 'INVALID_ARGUMENT'  # of the call itself: the function's body did not begin
     else:
         name = 'UNKNOWN'
-    return _CODES.index(name)
+    return str(_CODES.index(name))
 
 
 def _type_name(error):
@@ -260,17 +268,11 @@ def _type_name(error):
 def _message_of(error):
     if isinstance(error, SystemExit):
         return f'the script called sys.exit({"" if error.code is None else repr(error.code)})'
-    try:
-        return str(error)
-    except Exception as failure:
-        return f'<its text cannot be had: {type(failure).__name__}>'
+    return str(error)
 
 
 def _traceback_of(error):
     if isinstance(error, _Refusal) or error.__traceback__ is None and error.__cause__ is None:
         return ''
-    try:
-        import traceback
-        return ''.join(traceback.format_exception(type(error), error, error.__traceback__))
-    except Exception as failure:
-        return f'<its traceback cannot be had: {type(failure).__name__}>'
+    import traceback
+    return ''.join(traceback.format_exception(type(error), error, error.__traceback__))

@@ -53,6 +53,20 @@ TEST_F(IsolationTest, ExitsEndTheCallOnly) {
   EXPECT_EQ(pool().Stats().replaced, 1u);
 }
 
+TEST_F(IsolationTest, ExceptionThatCannotBeDescribedIsAnErrorAllTheSame) {
+  Script("vague", "import os\nfrom pyhost.engine import EngineError\n"
+                  "class NoCode(EngineError):\n  code = property(lambda self: 1 / 0, lambda self, code: None)\n"
+                  "class NoText(Exception):\n  def __str__(self): raise SystemExit(4)\n"
+                  "class NoBytes(str):\n  def encode(self, *rest): raise ValueError\n"
+                  "class Worse(Exception):\n  def __str__(self): return NoBytes()\n"
+                  "def no_code(): raise NoCode('no good')\ndef no_text(): raise NoText\ndef worse(): raise Worse\n");
+  Start({.workers = 1});
+  EXPECT_THAT(Text(Error("vague:no_code")), HasSubstr("vague.NoCode: no good"));
+  EXPECT_THAT(Text(Error("vague:no_text")), HasSubstr("vague.NoText: <cannot be had: SystemExit>"));
+  EXPECT_EQ(pool().Stats().replaced, 0u);
+  ExpectLost("vague:worse", "exited with code 1");
+}
+
 TEST_F(IsolationTest, KillOfTheProcessGroupReachesTheWorkerAlone) {
   Script("group", "import os, signal\ndef kill(): os.killpg(0, signal.SIGKILL)\ndef kill0(): os.kill(0, signal.SIGTERM)\n");
   Start({.workers = 2});

@@ -78,6 +78,7 @@ TEST_F(CallTest, WhatIsNotThereIsNotFoundAndSaysWhereItWasSearched) {
   EXPECT_THAT(Text(status), HasSubstr("module 'empty' (" + scripts() + "/empty.py) has no function 'f'; searched: "));
   EXPECT_EQ(Error("empty:x").code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(Error("empty").code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Error(".empty:x").code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(Error("").code(), absl::StatusCode::kInvalidArgument);
 }
 
