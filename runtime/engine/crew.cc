@@ -73,7 +73,7 @@ absl::StatusOr<std::unique_ptr<Crew>> Crew::Start(Session* session, CallClient* 
   PYHOST_ASSIGN_OR_RETURN(crew->starter_, WorkerStarter::Create(session, options, EngineVersion()));
   PYHOST_ASSIGN_OR_RETURN(crew->output_, WorkerOutput::Create(options.output));
   for (int number = 0; number < crew->size_; ++number) {
-    PYHOST_RETURN_IF_ERROR(Annotate(crew->StartWorker(number, deadline), absl::StrCat("start worker ", number)));
+    PYHOST_RETURN_IF_ERROR(Annotate(crew->StartWorker(number, {deadline, nullptr}), absl::StrCat("start worker ", number)));
   }
   return crew;
 }
@@ -87,7 +87,7 @@ void Crew::BeginWatching(std::function<int64_t()> look, std::function<void(HostI
   pthread_setname_np(thread_.native_handle(), "pyhost-crew");
 }
 
-absl::Status Crew::StartWorker(int number, Deadline deadline) {
+absl::Status Crew::StartWorker(int number, Wait wait) {
   Worker worker{.number = number, .process = nullptr, .faults = nullptr, .output = nullptr};
   PYHOST_ASSIGN_OR_RETURN(worker.faults, FaultFile::Create());
   PYHOST_ASSIGN_OR_RETURN(WorkerOutput::Ends output, output_->Open());
@@ -96,7 +96,7 @@ absl::Status Crew::StartWorker(int number, Deadline deadline) {
                         .wait_at = Lanes::kWaitAt,
                         .faults = worker.faults->fd(),
                         .output = output.theirs_fd};
-  PYHOST_ASSIGN_OR_RETURN(worker.process, starter_->Start(seat, deadline));
+  PYHOST_ASSIGN_OR_RETURN(worker.process, starter_->Start(seat, wait));
   if (output.ours.valid()) worker.output = std::make_shared<UniqueFd>(std::move(output.ours));
   MutexLock lock(mutex_);
   // Stopped meanwhile: Stop() waits for it with the others.
@@ -132,11 +132,17 @@ void Crew::StartMissing() {
     if (!WantsReplacements(queued)) return missing_.clear();
   }
   while (!missing_.empty() && Deadline::MonotonicNanos() >= next_start_) {
-    const absl::Status started = StartWorker(missing_.back(), Deadline::After(kStartPatience));
+    UntilStopped until_stopped(this);
+    const absl::Status started = StartWorker(missing_.back(), {Deadline::After(kStartPatience), &until_stopped});
     if (!started.ok()) return NoteFailedStart(missing_.back(), started);
     missing_.pop_back();
     start_pause_ = absl::ZeroDuration();
   }
+}
+
+absl::Status Crew::UntilStopped::OnSignal() {
+  MutexLock lock(crew_->mutex_);
+  return crew_->state_ == State::kStopping ? absl::CancelledError("the pool was ended") : absl::OkStatus();
 }
 
 // What keeps a worker from starting may be over soon: no memory, or no descriptors, for a moment.  The pause stays short enough

@@ -38,6 +38,7 @@
 #include "absl/time/time.h"
 #include "runtime/base/deadline.h"
 #include "runtime/base/mutex_lock.h"
+#include "runtime/base/wait.h"
 #include "runtime/broker/call_client.h"
 #include "runtime/engine/fault_file.h"
 #include "runtime/engine/lanes.h"
@@ -100,8 +101,18 @@ class Crew {
     std::string text;
   };
 
+  // Ends the wait for a replacement, which may be long if its server hangs, when nobody wants one any more.
+  class UntilStopped final : public Interruptible {
+   public:
+    explicit UntilStopped(Crew* crew) : crew_(crew) {}
+    absl::Status OnSignal() override;
+
+   private:
+    Crew* const crew_;
+  };
+
   Crew(CallClient* client, Lanes* lanes, const Options& options, UniqueFd wake);
-  absl::Status StartWorker(int number, Deadline deadline);
+  absl::Status StartWorker(int number, Wait wait);
   void Run();
   void Sleep();
   int SleepMillis() const;

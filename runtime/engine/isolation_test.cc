@@ -245,6 +245,28 @@ TEST_F(IsolationTest, BroadcastToAWorkerThatCannotBeReplacedFailsWithThePool) {
   EXPECT_EQ(results->front().status().code(), absl::StatusCode::kUnavailable);
 }
 
+TEST_F(IsolationTest, ForkServerThatHangsDoesNotKeepThePoolFromEnding) {
+  Script("leave", "import os\ndef server(): return os.getppid()\ndef now(): os._exit(9)\n");
+  Start({.workers = 1, .restarts = {.deaths = 1000, .period = absl::Seconds(60)}});
+  const pid_t server = pool().Call<int>("leave:server").Get().value();
+  ASSERT_EQ(kill(server, SIGSTOP), 0);
+  EXPECT_THAT(Text(Error("leave:now")), HasSubstr("exited with code 9"));
+  const absl::Time begin = absl::Now();
+  EXPECT_TRUE(pool().Shutdown(absl::ZeroDuration()).ok());
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(20));  // A start may take 30.
+  EXPECT_EQ(kill(server, SIGCONT), 0);
+}
+
+TEST_F(IsolationTest, LowDescriptorsAreTheEngines) {
+  const int lowest = dup(0);
+  close(lowest);
+  Start({.workers = 2});
+  ExpectAlive();
+  const int still_lowest = dup(0);
+  close(still_lowest);
+  EXPECT_EQ(still_lowest, lowest);
+}
+
 // poll() refuses more descriptors than the limit allows.
 TEST_F(IsolationTest, LimitOfDescriptorsThatTheEngineLowersLeavesThePoolAsItIs) {
   Script("late", "import os, time\ndef hang(): time.sleep(1000)\ndef say(): print('hello')\ndef leave(): os._exit(9)\n");

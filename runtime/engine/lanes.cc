@@ -42,7 +42,7 @@ absl::Status Lanes::PushInto(size_t lane, const MessageView& call) {
 
 absl::Status Lanes::Push(Priority priority, const MessageView& call) {
   const auto lane = static_cast<size_t>(priority);
-  if (lane >= kShared) return absl::InvalidArgumentError(absl::StrCat("no priority: ", lane));
+  if (lane >= kShared) return absl::InvalidArgumentError(absl::StrCat("no priority: ", static_cast<int>(priority)));
   PYHOST_RETURN_IF_ERROR(PushInto(lane, call));
   uint32_t before = unannounced_.load(std::memory_order_relaxed);
   while (before != kAll && !unannounced_.compare_exchange_weak(before, before + 1)) {

@@ -401,7 +401,7 @@ TEST_F(PoolLifeTest, LibraryOfAnotherVersionIsRefusedByTheProgram) {
   auto faults = FaultFile::Create().value();
   auto starter = WorkerStarter::Create(session, options, "0.0.1").value();
   const WorkerSeat seat{.lanes = lanes->HandlesFor(0), .wait_at = Lanes::kWaitAt, .faults = faults->fd()};
-  auto worker = starter->Start(seat, Deadline::After(absl::Seconds(30))).value();
+  auto worker = starter->Start(seat, {Deadline::After(absl::Seconds(30)), nullptr}).value();
   EXPECT_TRUE(worker->Wait(Wait::Forever()).ok());
   client->Drain(Wait::Try()).IgnoreError();
   EXPECT_EQ(reports.status.code(), absl::StatusCode::kFailedPrecondition);

@@ -53,6 +53,9 @@ std::vector<std::string> EnvironmentFor(const Options& options) {
 }
 
 absl::StatusOr<UniqueFd> OpenFolder(const std::string& path) {
+  if (path.find('\0') != std::string::npos) {
+    return absl::InvalidArgumentError("Options::working_directory has a zero byte in it");
+  }
   UniqueFd fd(open(path.empty() ? "." : path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!fd.valid()) return ErrnoStatus(errno, absl::StrCat("the workers' working directory '", path, "'"));
   return MoveToHighNumber(std::move(fd));
@@ -96,7 +99,7 @@ absl::StatusOr<std::unique_ptr<WorkerStarter>> WorkerStarter::Create(Session* se
   return starter;
 }
 
-absl::StatusOr<std::unique_ptr<ChildProcess>> WorkerStarter::Start(const WorkerSeat& seat, Deadline deadline) {
+absl::StatusOr<std::unique_ptr<ChildProcess>> WorkerStarter::Start(const WorkerSeat& seat, Wait wait) {
   PYHOST_ASSIGN_OR_RETURN(
       std::unique_ptr<ChildStart> start,
       ChildStart::Create(session_, absl::StrCat("worker ", seat.number), static_cast<uint32_t>(HostFlag::kWorker)));
@@ -109,7 +112,9 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> WorkerStarter::Start(const WorkerS
   server.program = options_.program;
   server.method = "engine";
   const std::string body = Body(seat);
-  return start->Commit(server, std::as_bytes(std::span(body)), {deadline, nullptr});
+  PYHOST_ASSIGN_OR_RETURN(auto process, start->Commit(server, std::as_bytes(std::span(body)), wait));
+  process->MoveSentinel();
+  return process;
 }
 
 // As modules/pyhost/engine.py reads it: names, each with its texts.

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "runtime/base/deadline.h"
+#include "runtime/base/wait.h"
 #include "pyhost/options.h"
 #include "runtime/os/unique_fd.h"
 #include "runtime/session/session.h"
@@ -42,7 +42,7 @@ class WorkerStarter {
   static absl::StatusOr<std::unique_ptr<WorkerStarter>> Create(Session* session, const Options& options,
                                                                const std::string& version);
 
-  absl::StatusOr<std::unique_ptr<ChildProcess>> Start(const WorkerSeat& seat, Deadline deadline);
+  absl::StatusOr<std::unique_ptr<ChildProcess>> Start(const WorkerSeat& seat, Wait wait);
 
  private:
   WorkerStarter(Session* session, const Options& options, const std::string& version)

@@ -97,6 +97,11 @@ std::optional<ExitStatus> ChildProcess::Reap() {
   return IsGone() ? JudgeGone() : std::nullopt;
 }
 
+void ChildProcess::MoveSentinel() {
+  absl::StatusOr<UniqueFd> high = DuplicateHigh(sentinel_.get());
+  if (high.ok()) sentinel_ = *std::move(high);
+}
+
 bool ChildProcess::IsGone() const { return !has_pidfd_ || PidfdIsReadable(sentinel_.get()); }
 
 std::optional<ExitStatus> ChildProcess::JudgeGone() {

@@ -40,6 +40,8 @@ class ChildProcess {
   pid_t pid() const { return pid_; }
   // Readable when the process has ended: a pidfd, or a pipe at its end.  Close-on-exec.  -1 after Close().
   int sentinel() const { return sentinel_.get(); }
+  // From now on it has a high number, for who leaves the low ones to others; where none is free it stays.
+  void MoveSentinel();
 
   // Nothing while it runs.
   std::optional<ExitStatus> Poll();

@@ -142,6 +142,8 @@ absl::StatusOr<pid_t> ChildStart::AwaitPid(Wait wait) {
     if (!pid.ok() && !absl::IsDeadlineExceeded(pid.status())) return pid.status();
     if (wait.deadline.Expired()) return absl::DeadlineExceededError("the new process has not started in time");
     if (session_->SupervisorIsGone()) return SupervisorKilled();
+    // Who waits may want an end without a signal.
+    if (wait.interruptible != nullptr) PYHOST_RETURN_IF_ERROR(wait.interruptible->OnSignal());
   }
 }
 
