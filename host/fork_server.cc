@@ -41,10 +41,15 @@ namespace {
 using native::PyRef;
 
 // What a child of the package needs before it knows what it is to do.  Modules of the standard library's and ours only.
-constexpr const char* kAlwaysImported[] = {"_pyhost", "multiprocessing.spawn", "multiprocessing.child_main",
-                                           "multiprocessing.forkserver"};
+constexpr std::string_view kAlwaysImported[] = {"_pyhost", "multiprocessing.spawn", "multiprocessing.child_main",
+                                                "multiprocessing.forkserver"};
+// ... what most of them need soon; it brings modules that children of python3 do not begin with.
+constexpr std::string_view kImportedAhead[] = {"multiprocessing._output",           "multiprocessing.connection",
+                                               "multiprocessing.pool_faults",       "multiprocessing.pool_worker",
+                                               "multiprocessing.popen_spawn_posix", "multiprocessing.queues",
+                                               "multiprocessing.synchronize"};
 // ... and a worker of a C++ engine, which is to be up soon.
-constexpr const char* kImportedForEngines[] = {"_pyhost", "pyhost.engine"};
+constexpr std::string_view kImportedForEngines[] = {"_pyhost", "pyhost.engine"};
 
 constexpr int kGroupSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
 
@@ -58,8 +63,11 @@ void BlockGroupSignals() {
   for (int number : kGroupSignals) signal(number, SIG_DFL);
 }
 
-absl::Status Import(const char* name) {
-  return PyRef::Steal(PyImport_ImportModule(name)) ? absl::OkStatus() : TakePythonError(name);
+absl::Status ImportAllOf(std::span<const std::string_view> names) {
+  for (std::string_view name : names) {
+    if (!PyRef::Steal(PyImport_ImportModule(name.data()))) return TakePythonError(name.data());
+  }
+  return absl::OkStatus();
 }
 
 PyRef TextList(const std::vector<std::string>& texts) {
@@ -105,23 +113,22 @@ absl::StatusOr<InterpreterSnapshot> TakeSnapshot() {
   return snapshot;
 }
 
-// A tenth of the time would go into collections that find nothing.
 absl::Status ImportOurs(const ServerSpec& spec) {
-  const bool engine = spec.method == "engine";
-  PyGC_Disable();
-  absl::Status status;
-  for (const char* name : engine ? std::span<const char* const>(kImportedForEngines) : kAlwaysImported) {
-    status.Update(Import(name));
-  }
+  if (spec.method == "engine") return ImportAllOf(kImportedForEngines);
+  PYHOST_RETURN_IF_ERROR(ImportAllOf(kAlwaysImported));
+  if (spec.shadowed) return absl::OkStatus();
+  PYHOST_RETURN_IF_ERROR(ImportAllOf(kImportedAhead));
   // An error is left alone: then the children import for themselves.
   if (!spec.script.empty()) WarmModules::ImportFor(spec.script).IgnoreError();
-  PyGC_Enable();
-  return status;
+  return absl::OkStatus();
 }
 
 // What all children of this server have in common: our own modules first, then what the program wants preloaded.
 absl::StatusOr<InterpreterSnapshot> ImportAll(const ServerSpec& spec) {
-  PYHOST_RETURN_IF_ERROR(ImportOurs(spec));
+  PyGC_Disable();  // A tenth of the time would go into collections that find nothing.
+  const absl::Status imported = ImportOurs(spec);
+  PyGC_Enable();
+  PYHOST_RETURN_IF_ERROR(imported);
   for (const std::string& name : spec.preload) PYHOST_RETURN_IF_ERROR(Preload(spec, name));
   if (HasOtherThreads()) return absl::FailedPreconditionError("threads started with the interpreter: they would be lost in a fork");
   return TakeSnapshot();
@@ -368,7 +375,7 @@ int ForkServerMain(int argc, char** argv) {
   LeaveStandardStreams();
   // They spare time and nothing else: where they cannot be had (no descriptor is left), children import for themselves.
   WarmModules warm_modules =
-      state.ok() && spec.method == "spawn" ? WarmModules::Serve().value_or(WarmModules()) : WarmModules();
+      state.ok() && spec.method == "spawn" && !spec.shadowed ? WarmModules::Serve().value_or(WarmModules()) : WarmModules();
   ForkServer(*session, std::move(socket), *std::move(children), std::move(state), std::move(warm_modules)).Serve();
   int code = spec.preload.empty() ? 0 : FinalizeInterpreter(0);
   (*session)->Leave(code);

@@ -1,6 +1,6 @@
 """A child's life in Python: from the payload that the native bootstrap holds to an exit code.
 
-The fork servers import this module, and so what it imports: all that most children need.
+The fork servers import this module, and so what it imports.
 
 A child that forkserver.connect_to_new_process() started has a payload without contents: it reads them from a pipe,
 and tells its end through another.
@@ -14,8 +14,6 @@ import sys
 import _pickle as pickle  # the module `pickle` brings re and enum
 
 from . import forkserver, guard, process, random_state, spawn, util, warm_modules
-from . import (_output, connection, pool_faults, pool_worker, popen_spawn_posix, queues, reduction,  # noqa: F401 (above)
-               synchronize)
 
 __all__ = ['run']
 
@@ -68,6 +66,7 @@ def _receive(extras):
             warm_modules.report(False)
             del current._inheriting
     if extras['method'] == 'forkserver':
+        random_state.prepare()
         random_state.derive_numpy(child._identity)
     return child
 

@@ -97,7 +97,7 @@ class ForkServer:
             extras = {'method': 'forkserver', 'fds': [start.add_fd(fd) for fd in fds],
                       'status': start.add_fd(status_w), 'data': start.add_fd(data_r)}
             payload = spawn.HEADER.pack(0, 0, 0) + context.reduction.ForkingPickler.dumps(extras)
-            return start.commit(payload).pid
+            return start.commit(payload, False).pid
         except BaseException:
             start.abort()
             raise

@@ -100,6 +100,7 @@ class Popen:
         from ._output import prepare
         _warn_of_threads()
         prepare()
+        random_state.prepare()
         if connection := sys.modules.get(f'{__package__}.connection'):
             connection._PipeEnds.share_all()
         parent_end = open_own_end()

@@ -10,7 +10,7 @@ import os
 
 import _pickle as pickle  # the module `pickle` brings re and enum
 
-from . import context, main_code, popen_fork, spawn
+from . import context, main_code, popen_fork, spawn, warm_modules
 from .context import set_spawning_popen
 
 __all__ = ['Popen']
@@ -77,7 +77,7 @@ class Popen(popen_fork.Popen):
                 worker=bool(getattr(process_obj, '_pyhost_worker', False)))
             payload = self._payload(data, process_obj, start.add_fd(parent_end))
             with payload.getbuffer() as view:
-                child = start.commit(view)
+                child = start.commit(view, self.method == 'spawn' and warm_modules.is_shadowed(data['sys_path']))
         except BaseException:
             if start is not None:
                 start.abort()

@@ -14,6 +14,7 @@ from abc import ABCMeta
 
 import _pickle as pickle  # the module `pickle` brings re and enum
 import _pyhost
+import _socket  # `socket` is slow to import
 
 from . import context
 
@@ -169,13 +170,22 @@ def _register_reducers():
     know_sockets()
 
 
+_sockets_known = False
+
+
 def know_sockets():
-    """Sockets have a reducer once there can be any, then true: their module is slow to import, and most children need none.
+    """Sockets get their reducer once there can be any, then true: their module is slow to import, and most children need none.
 
     The native module calls this as well, before it looks at the reducers.
     """
-    kind = getattr(sys.modules.get('socket'), 'socket', None)  # there is none in the middle of the import
-    return kind is not None and bool(ForkingPickler._extra_reducers.setdefault(kind, _reduce_socket))
+    global _sockets_known
+    if not _sockets_known and 'socket' in sys.modules:
+        named = getattr(sys.modules['socket'], 'socket', None)  # another than its own, where a library has replaced it
+        for kind in _socket.socket.__subclasses__():
+            if kind is named or (kind.__module__, kind.__qualname__) == ('socket', 'socket'):
+                ForkingPickler._extra_reducers.setdefault(kind, _reduce_socket)
+                _sockets_known = True
+    return _sockets_known
 
 
 _register_reducers()

@@ -18,7 +18,7 @@ import sys
 
 import _pickle as pickle  # the module `pickle` brings re and enum
 
-from . import context, guard, main_code, main_module, process, util, warm_modules
+from . import context, guard, main_code, main_module, process, util
 from .context import get_spawning_popen, set_spawning_popen  # noqa: F401 (names known here)
 
 __all__ = ['_main', 'freeze_support', 'set_executable', 'get_executable',
@@ -160,7 +160,6 @@ def prepare(data):
         util.get_logger().setLevel(data['log_level'])
     if 'sys_path' in data:
         sys.path = data['sys_path']
-        warm_modules.adapt()
     if 'sys_argv' in data:
         sys.argv = data['sys_argv']
     if 'dir' in data:

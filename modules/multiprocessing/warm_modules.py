@@ -1,4 +1,4 @@
-"""Modules of the standard library that main modules import: the spawn server imports them too, so that children find them.
+"""Modules of the standard library that programs import: the spawn server imports them too, so that children find them.
 
 Most of what a child of spawn does, where the main module is that of a real program, is to import again what the program
 imports: 2 ms for json, 8 for concurrent.futures, 25 for asyncio.  Of the standard library's modules that is work
@@ -7,17 +7,27 @@ without an effect of its own, so it need not be repeated:
   server   before it is ready, if it was launched early for a script: imports what that script imports before it does anything
            else.  So will each child, in that order, and finds it done (warm_script)
   child    when its main module and those of what it is to run are imported: writes what else of the standard library was
-           imported to the server's socket, and with which sys.path (report)
-  server   after a few starts, when none has come for a moment: imports it, with its own sys.path, and freezes it (warm_up)
-  child    later ones have it from the fork.  One whose sys.path is another forgets it all before its main module is imported,
-           for a folder there may have a module of the same name (adapt)
+           imported to the server's socket (report)
+  server   after a few starts, when none has come for a moment: imports it, and freezes it (warm_up)
+
+What was imported stays: modules in C keep what they took of others when they were initialised, and would not agree with
+others that are imported anew.  So before it is imported it must be sure that every child would find the same:
+
+  starter  a child whose search path has other modules by those names is started by another server, which imports nothing
+           ahead (is_shadowed)
+  server   imports nothing for a script beside which such modules lie, nor where something else than Python's own finders
+           looks for modules from the beginning
+  child    reports nothing if its program has put something before them
 
 Left to the children: what is not in ALLOWED (reads the environment or a terminal when imported, starts threads, warns), and
 everything outside of the standard library: what its import does cannot be known.  `-X preload=` names such modules.
 """
 
+import builtins
 import os
+import stat
 import sys
+import time
 
 from . import util
 
@@ -30,55 +40,66 @@ ALLOWED = frozenset('''
     graphlib gzip hashlib heapq hmac html http importlib inspect io ipaddress itertools json keyword linecache logging lzma
     marshal math mimetypes mmap multiprocessing netrc ntpath numbers opcode operator os pathlib pickle pickletools pkgutil platform plistlib
     posixpath pprint pwd py_compile queue quopri random re reprlib resource runpy sched secrets select selectors shelve
-    shlex shutil signal socket socketserver sqlite3 sre_compile sre_constants sre_parse ssl stat statistics string stringprep
+    shlex shutil signal socket socketserver sqlite3 ssl stat statistics string stringprep
     struct subprocess symtable tarfile tempfile textwrap threading time timeit token tokenize tomllib traceback tracemalloc types
     typing unicodedata unittest urllib uuid warnings wave weakref xml zipfile zipimport zlib'''.split())
 
 # Libraries that want to be there before what they replace is imported.
 _PATCHERS = 'gevent', 'eventlet'
+# Where the types of finders come from: Python's own, pyhost's, and two that look for `distutils` and the like alone.
+_FINDERS = '_frozen_importlib', '_frozen_importlib_external', 'pyhost', '_distutils_hack', '_virtualenv'
 
 _LONGEST_REPORT = 1 << 16  # bytes
 
 # Of the server, and inherited by its children.
 _report_fd = -1
 _report_file = None  # which descriptor that is, for a child may have been given another of its number
-_known = frozenset()  # the modules that every child begins with, whatever its script
-_warm = None  # (the sys.path that it is for, names); None: nothing yet
+_known = frozenset()  # the modules that every child begins with
+_import_state = None  # what finds modules, as every child begins with it
 # Where the standard library is, and what stands for parts of it here.
-_FOLDERS = os.path.dirname(os.__file__) + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep
+_LIBRARY = os.path.dirname(os.__file__)
+_FOLDERS = _LIBRARY + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
-def serve(report_fd):
-    """In the server, when it is ready: children report to this descriptor."""
-    global _report_fd, _report_file, _known
-    _report_fd, _report_file = report_fd, util.identity_of_descriptor(report_fd)
-    _known = frozenset(sys.modules).difference(_warm[1] if _warm else ())
+# ---- In a process that starts others -----------------------------------------------------------------------------------
+
+_RECENT = 2_000_000_000  # nanoseconds in which a folder may change twice and its time once
+_listed = {}  # folder: (its time, whether it hides)
 
 
-def _forget(names):
-    """As if these modules had never been imported: their packages do not know them either."""
-    for name in names:
-        module = sys.modules.pop(name, None)
-        package, _, last = name.rpartition('.')
-        known = vars(sys.modules[package]) if package in sys.modules else {}
-        if module is not None and known.get(last) is module:
-            del known[last]
+def is_shadowed(path):
+    """Whether this search path (absolute) may lead to other modules in place of standard ones."""
+    for entry in path:
+        if entry == _LIBRARY:
+            return False
+        if isinstance(entry, str) and _hides(entry):
+            return True
+    return True
 
 
-def _path():
-    return '\0'.join(entry for entry in sys.path if isinstance(entry, str))
+def _hides(entry):
+    try:
+        status = os.stat(entry)
+        if not stat.S_ISDIR(status.st_mode):
+            return True  # an archive
+        known = _listed.get(entry)
+        if known is None or known[0] != status.st_mtime_ns:
+            known = status.st_mtime_ns, any(map(_is_module_of_library, os.listdir(entry)))
+            if time.time_ns() - status.st_mtime_ns > _RECENT:
+                _listed[entry] = known
+        return known[1]
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def _is_module_of_library(file):
+    name, _, suffix = file.partition('.')
+    return name in sys.stdlib_module_names and (suffix in ('', 'py', 'pyc') or suffix.endswith('so'))
 
 
 # ---- In a child ------------------------------------------------------------------------------------------------------
-
-
-def adapt():
-    """Before the main module is imported: forgets what is warm if this child looks for modules elsewhere."""
-    global _warm
-    if _warm is None or _warm[0] == _path():
-        return
-    _forget(_warm[1])
-    _warm = '', ()
 
 
 def report(wanted):
@@ -92,7 +113,7 @@ def report(wanted):
     try:
         if wanted and _may_report():
             names = [name for name in list(sys.modules) if name not in _known and _is_standard(name)]
-            text = '\n'.join([_path(), *names]).encode('utf-8', 'surrogateescape')
+            text = '\n'.join(names).encode('utf-8', 'surrogateescape')
             if names and len(text) <= _LONGEST_REPORT:
                 os.write(fd, text)
     except OSError:
@@ -104,7 +125,11 @@ def report(wanted):
 def _may_report():
     if sys.flags.verbose or 'importtime' in sys._xoptions:
         return False  # who asks for that wants to see each import
-    return not any(name in sys.modules for name in _PATCHERS)
+    return _state_of_import() == _import_state and not any(name in sys.modules for name in _PATCHERS)
+
+
+def _state_of_import():
+    return list(sys.meta_path), list(sys.path_hooks), builtins.__import__
 
 
 def _is_standard(name):
@@ -121,42 +146,63 @@ def _is_standard(name):
 # ---- In the server -----------------------------------------------------------------------------------------------------
 
 
+def serve(report_fd):
+    """When it is ready: children report to this descriptor."""
+    global _report_fd, _report_file, _known, _import_state
+    _report_fd, _report_file = report_fd, util.identity_of_descriptor(report_fd)
+    _known = frozenset(sys.modules)
+    _import_state = _state_of_import()
+
+
 class _AnotherModule(Exception):
     """None of ALLOWED."""
 
 
 def warm_script(script):
-    """Imports what this script will import first, in the children too.
-
-    Nothing is kept of which the script's folder may have another version, and nothing imported where the search path may.
-    """
-    global _warm
+    """Imports what this script will import first, in the children too."""
     folder = os.path.dirname(os.path.realpath(script))
-    before = frozenset(sys.modules)
+    if is_shadowed([folder, *sys.path]) or not _finders_are_pythons():
+        return
     try:
-        if any(_names_in(ahead) & sys.stdlib_module_names for ahead in _ahead_of_library()):
-            return
-        own, code = _names_in(folder), compile(_head(script), script, 'exec', dont_inherit=True)
+        code = compile(_head(script), script, 'exec', dont_inherit=True)
     except (OSError, SyntaxError, ValueError):
         return  # the program will say so itself
-    fits = _is_done(exec, code, {'__builtins__': {'__import__': _import_allowed}})
-    _warm = '\0'.join([folder, *sys.path]), _keep(before, fits, lambda name: name.partition('.')[0] not in own)
+    _import(exec, code, {'__builtins__': {'__import__': _import_allowed}})
+
+
+def warm_up(data):
+    """Imports what a child has reported.  There are no reports after the first."""
+    global _report_fd
+    _report_fd = -1
+    if _finders_are_pythons():
+        _import(_import_each, data.decode('utf-8', 'surrogateescape').split('\n'))
+
+
+def _finders_are_pythons():
+    return all(_module_of(finder) in _FINDERS for finder in sys.meta_path)
+
+
+def _module_of(finder):
+    return (finder if isinstance(finder, type) else type(finder)).__module__
+
+
+def _import(function, *arguments):
+    try:
+        function(*arguments)
+    except BaseException:  # an import of another module, or what the children will meet themselves
+        pass
+
+
+def _import_each(names):
+    for name in names:
+        if name.partition('.')[0] in ALLOWED:
+            __import__(name)
 
 
 def _import_allowed(name, globals=None, locals=None, fromlist=None, level=0):
     if level or name.partition('.')[0] not in ALLOWED:
         raise _AnotherModule(name)
     return __import__(name, fromlist=fromlist or ())
-
-
-def _ahead_of_library():
-    """The folders that are searched before the standard library's."""
-    library = sys.path.index(os.path.dirname(os.__file__))
-    return filter(os.path.isdir, sys.path[:library])
-
-
-def _names_in(folder):
-    return {entry.partition('.')[0] for entry in os.listdir(folder)}
 
 
 _LONGEST_HEAD = 1 << 14  # characters
@@ -185,50 +231,6 @@ def _says_nothing(line):
 def _after_docstring(text):
     for quote in '"""', "'''":
         if text.startswith(quote):
-            return text[3:].partition(quote)[2].lstrip(' ')
+            docstring, _, rest = text[3:].partition(quote)
+            return '' if '\\' in docstring else rest.lstrip(' ')  # an escaped quote is not its end
     return text
-
-
-def warm_up(data):
-    """Imports what a child has reported.  There are no reports after the first."""
-    global _warm, _report_fd
-    _report_fd = -1
-    path, *names = data.decode('utf-8', 'surrogateescape').split('\n')
-    if _warm and _warm[0] != path:
-        _forget(_warm[1])
-        _warm = None
-    before = frozenset(sys.modules)
-    fits = _is_done(_import_each, names)
-    # Something else may have been imported in place of what the child has: a module of the program's, in its own folder.
-    new = _keep(before, fits, frozenset(names).__contains__)
-    _warm = path, new + (_warm[1] if _warm else ())
-
-
-def _is_done(function, *arguments):
-    """Whether it imports what it is to import."""
-    try:
-        function(*arguments)
-    except _AnotherModule:
-        pass
-    except BaseException:  # whatever it is, the children will meet it themselves
-        return False
-    return True
-
-
-def _import_each(names):
-    for name in names:
-        if name.partition('.')[0] in ALLOWED:
-            __import__(name)
-
-
-def _keep(before, fits, is_the_same):
-    """The modules imported since `before`; none, if they do not fit or the children may have others in their place."""
-    new = tuple(name for name in list(sys.modules) if name not in before)
-    if fits and all(_is_allowed(name) and is_the_same(name) and _is_standard(name) for name in new):
-        return new
-    _forget(new)
-    return ()
-
-
-def _is_allowed(name):
-    return name.startswith('_') or name.partition('.')[0] in ALLOWED

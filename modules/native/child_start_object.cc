@@ -89,7 +89,10 @@ PyObject* Commit(PyObject* self, PyTypeObject* defining_class, PyObject* const* 
   ServerSpec spec;
   if (session == nullptr || !MakeServerSpec(session, State(self).method, &spec)) return nullptr;
   Py_buffer view;
-  if (count != 1) return PyErr_Format(PyExc_TypeError, "commit() takes the payload");
+  if (count != 2) return PyErr_Format(PyExc_TypeError, "commit() takes the payload, and whether standard modules are shadowed");
+  const int shadowed = PyObject_IsTrue(args[1]);
+  if (shadowed < 0) return nullptr;
+  spec.shadowed = shadowed != 0;
   if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) return nullptr;
   GilWait gil;
   auto body = std::as_bytes(std::span(static_cast<const char*>(view.buf), static_cast<size_t>(view.len)));
@@ -114,7 +117,8 @@ PyMethodDef kMethods[] = {
     {"share", Share, METH_O, "The child will hold this object of the session's shared memory."},
     {"add_fd", AddFd, METH_O, "Passes a descriptor; returns its number in the child, which is the same."},
     {"commit", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(Commit)),
-     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, "commit(payload): starts the process; returns its Child."},
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, "commit(payload, shadowed): starts the process; returns its Child.\n\n"
+     "shadowed: the child may find modules of the program's in place of standard ones, so none are imported ahead for it."},
     {"abort", Abort, METH_NOARGS, "Gives the start up.  Nothing happens after commit()."},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -36,6 +36,7 @@ std::string ServerSpec::Encode() const {
   writer.Number(has_sys_path);
   writer.Texts(sys_path);
   writer.Texts(sys_argv);
+  writer.Number(shadowed);
   writer.Text(script);
   return writer.Take();
 }
@@ -52,6 +53,7 @@ absl::StatusOr<ServerSpec> ServerSpec::Decode(std::string_view bytes) {
   spec.has_sys_path = reader.Number() != 0;
   spec.sys_path = reader.Texts();
   spec.sys_argv = reader.Texts();
+  spec.shadowed = reader.Number() != 0;
   spec.script = reader.Text();
   if (!reader.ok()) return absl::DataLossError("the description of a fork server is cut off");
   return spec;
@@ -66,6 +68,7 @@ std::vector<std::string> ServerSpec::ToArguments() const {
   if (has_sys_path) words.push_back("--has-sys-path");
   for (const std::string& path : sys_path) words.push_back("--sys-path=" + path);
   for (const std::string& argument : sys_argv) words.push_back("--sys-argv=" + argument);
+  if (shadowed) words.push_back("--shadowed");
   if (!script.empty()) words.push_back("--script=" + script);
   return words;
 }
@@ -86,6 +89,7 @@ ServerSpec ServerSpec::FromArguments(int argc, char** argv) {
     value("--has-sys-path", [&](const std::string&) { spec.has_sys_path = true; });
     value("--sys-path=", [&](std::string text) { spec.sys_path.push_back(std::move(text)); });
     value("--sys-argv=", [&](std::string text) { spec.sys_argv.push_back(std::move(text)); });
+    value("--shadowed", [&](const std::string&) { spec.shadowed = true; });
     value("--script=", [&](std::string text) { spec.script = std::move(text); });
   }
   return spec;

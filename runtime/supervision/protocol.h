@@ -55,6 +55,7 @@ struct ServerSpec {
   bool has_sys_path = false;            // whether sys_path is to be used
   std::vector<std::string> sys_path;
   std::vector<std::string> sys_argv;    // for the main module while it is preloaded, or empty
+  bool shadowed = false;                // modules of the program may stand in place of standard ones: none are imported ahead
   std::string script;                   // of the program, or empty: what it imports first, its children will (warm_modules.py)
 
   std::string Encode() const;

@@ -163,7 +163,7 @@ TEST(ServerProfileTest, SurvivesTheCommandLine) {
 
 TEST(ServerSpecTest, SurvivesBytesAndCommandLine) {
   ServerSpec spec = {"/bin/pyhost", "forkserver", {"-O", "-Xutf8=1"}, {"numpy", "__main__"}, "/a b.py", "", true, {"", "/x=y"},
-                     {"/a b.py", "--an=argument", ""}, "/script of a program.py"};
+                     {"/a b.py", "--an=argument", ""}, true, "/script of a program.py"};
   EXPECT_EQ(ServerSpec::Decode(spec.Encode())->Encode(), spec.Encode());
   std::vector<std::string> words = spec.ToArguments();
   std::vector<char*> argv = {const_cast<char*>("pyhost")};
@@ -172,12 +172,15 @@ TEST(ServerSpecTest, SurvivesBytesAndCommandLine) {
 }
 
 TEST(ServerSpecTest, KeyFollowsWhatAServerReadsAtItsStart) {
-  ServerSpec spec = {"/bin/pyhost", "spawn", {}, {}, "", "", false, {}, {}, ""};
+  ServerSpec spec = {"/bin/pyhost", "spawn", {}, {}, "", "", false, {}, {}, false, ""};
   const uint64_t key = spec.Key({"HOME=/", "TZ=UTC", "PYTHONUTF8=1"});
   spec.script = "/it changes no child.py";
   EXPECT_EQ(key, spec.Key({"HOME=/", "TZ=UTC", "PYTHONUTF8=1"}));
   EXPECT_EQ(key, spec.Key({"PYTHONUTF8=1", "TZ=UTC", "HOME=/root"}));
   EXPECT_NE(key, spec.Key({"PYTHONUTF8=0", "TZ=UTC"}));
+  spec.shadowed = true;
+  EXPECT_NE(key, spec.Key({"HOME=/", "TZ=UTC", "PYTHONUTF8=1"}));
+  spec.shadowed = false;
   spec.flags = {"-O"};
   EXPECT_NE(key, spec.Key({"TZ=UTC", "PYTHONUTF8=1"}));
 }
