@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import fnmatch
 import json
+import os
 import sys
 import time
 
@@ -106,8 +107,20 @@ def make_report(options, facts, sides, missing, done, interrupted):
     }
 
 
+def check_files(options, parser):
+    """That reports cannot be written is said before minutes were spent on them."""
+    for path in (options.json, options.html):
+        if path and path != '-':
+            try:
+                with open(path, 'a', encoding='utf-8'):
+                    pass
+            except OSError as error:
+                parser.error(f'cannot write {path}: {error.strerror}')
+
+
 def write_reports(options, report, done):
     """Whether all reports that were asked for could be written."""
+    written = True
     texts = [(options.json, lambda: json.dumps(report, indent=1)), (options.html, lambda: page.render(report, done))]
     for path, make_text in texts:
         if path == '-':
@@ -118,12 +131,27 @@ def write_reports(options, report, done):
                     file.write(make_text())
             except OSError as error:
                 print(f'pyhost.bench: cannot write {path}: {error.strerror}', file=sys.stderr)
-                return False
-    return True
+                written = False
+    return written
 
 
 def main(arguments=None):
-    parser, options = parse(arguments)
+    try:
+        code = run(*parse(arguments))
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:  # before anything was measured, or after it
+        print('interrupted', file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        print(f'pyhost.bench: cannot write to the standard output: {error.strerror}', file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it is not tried again at the end
+        return 1
+
+
+def run(parser, options):
     try:
         sides, missing = find_sides(options.python)
     except NoSuchProgram as error:
@@ -134,6 +162,7 @@ def main(arguments=None):
         for name in names:
             print(f'{name:24} {runner.describe(name).title}')
         return 0
+    check_files(options, parser)
     facts = machine.describe()
     done, interrupted = measure_all(runner, names)
     report = make_report(options, facts, sides, missing, done, interrupted)

@@ -43,7 +43,11 @@ def probe(program):
         raise NoSuchProgram(f'{program}: {error.strerror}; choose another with --python') from None
     if answer.returncode:
         raise NoSuchProgram(f'{program} does not run: {answer.stderr.strip().splitlines()[-1:]}')
-    return json.loads(answer.stdout)
+    try:
+        return json.loads(answer.stdout)
+    except ValueError:
+        raise NoSuchProgram(f'{program} is no Python: it answered {answer.stdout[:60]!r} to a question in Python; '
+                            'choose another with --python') from None
 
 
 def default_python():

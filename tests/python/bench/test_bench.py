@@ -99,11 +99,32 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(printed.returncode, 2)
         self.assertIn('/no/such/python3: No such file or directory', printed.stderr)
 
-    def test_unwritable_report_is_an_error_and_the_table_is_printed_all_the_same(self):
-        printed = bench(*SHORT, '--only', 'lock', '--json', '/no/such/folder/file')
+    def test_what_is_no_python_is_named(self):
+        printed = bench('--python', '/bin/true', '--only', 'lock')
+        self.assertEqual(printed.returncode, 2)
+        self.assertIn('/bin/true is no Python', printed.stderr)
+
+    def test_report_that_cannot_be_written_is_refused_before_anything_is_measured(self):
+        for option in '--json', '--html':
+            printed = bench(*SHORT, '--only', 'lock', option, '/no/such/folder/file')
+            self.assertEqual((printed.returncode, printed.stdout), (2, ''))
+            self.assertIn('cannot write /no/such/folder/file: No such file', printed.stderr)
+
+    def test_report_without_room_is_an_error_and_the_table_and_the_other_are_there_all_the_same(self):
+        with tempfile.NamedTemporaryFile() as file:
+            printed = bench(*SHORT, '--only', 'lock', '--json', '/dev/full', '--html', file.name)
+            self.assertIn(b'with lock, uncontended', file.read())
         self.assertEqual(printed.returncode, 1)
-        self.assertIn('cannot write /no/such/folder/file', printed.stderr)
+        self.assertIn('cannot write /dev/full: No space left', printed.stderr)
         self.assertIn('with lock, uncontended', printed.stdout)
+
+    def test_output_that_nobody_reads_ends_it_in_one_line(self):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, 'w') as unread:
+            ended = subprocess.run([sys.executable, '-m', 'pyhost.bench', '--list'], stdout=unread, stderr=subprocess.PIPE, text=True)
+        self.assertEqual(ended.returncode, 1)
+        self.assertEqual(ended.stderr, 'pyhost.bench: cannot write to the standard output: Broken pipe\n')
 
 
 class Runs(unittest.TestCase):

@@ -3,6 +3,7 @@
 import atexit
 import fcntl
 import gc
+import importlib.util
 import multiprocessing
 import os
 import random
@@ -605,6 +606,34 @@ class ForkTest(ProcessCases, unittest.TestCase):
             self.assertEqual(3, len(set(lines[:3])))
         self.assertNotEqual(lines[1], lines[2])
         self.assertEqual('True', lines[3])  # a generator of the program's own is its own business
+
+    def test_forks_in_the_middle_of_the_import_of_numpy(self):
+        if importlib.util.find_spec('numpy') is None:
+            self.skipTest('needs numpy')
+        script = textwrap.dedent('''
+            import importlib.util, multiprocessing, sys, threading, warnings
+            warnings.simplefilter('ignore')
+            entered, go = threading.Event(), threading.Event()
+            class Slow:
+                def find_spec(self, name, path=None, target=None):
+                    return importlib.util.spec_from_loader(name, self) if name == 'numpy.ma' else None
+                def create_module(self, spec):
+                    return None
+                def exec_module(self, module):
+                    entered.set()
+                    go.wait()
+            sys.meta_path.insert(0, Slow())
+            thread = threading.Thread(target=__import__, args=('numpy',))
+            thread.start()
+            entered.wait()
+            child = multiprocessing.get_context('fork').Process(target=print, args=('forked',))
+            child.start()
+            child.join()
+            go.set()
+            thread.join()
+            ''')
+        ended = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=SECONDS)
+        self.assertEqual((ended.stdout, ended.returncode), ('forked\n', 0), ended)
 
     @unittest.skipUnless(UNDER_PYHOST, 'python3 derives nothing')
     def test_what_numpy_is_derived_from(self):

@@ -231,6 +231,68 @@ class FirstImportsTest(ScriptCase):
             ''', mine__colorsys='MARK = "mine"')
         self.assertEqual(lines, ["('mine', 'root')"])
 
+    CANCELLED = '''
+        async def wait():
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                return 'cancelled'
+
+        async def cancel():
+            task = asyncio.create_task(wait())
+            await asyncio.sleep(0)
+            task.cancel()
+            return await task
+        '''
+
+    def test_modules_in_c_agree_with_the_others_whatever_the_search_path_is(self):
+        head = 'import asyncio, decimal, email.utils, multiprocessing, numbers, os, sys\n' + textwrap.dedent(self.CANCELLED)
+        question = 'print(ask("(asyncio.run(cancel()), isinstance(decimal.Decimal(1), numbers.Number))"))'
+        for change in ('', 'sys.path.append("/no/such/folder")', 'sys.path.insert(0, os.path.dirname(__file__) + "/mine")'):
+            for files in ({}, {'string': 'MARK = "own"\nfrom mine.string import *\n'}, {'mine__colorsys': ''}):
+                with self.subTest(change=change, files=files):
+                    self.write('mine/__init__.py', '')
+                    with open(os.path.join(os.path.dirname(os.__file__), 'string.py')) as file:
+                        self.write('mine/string.py', file.read())
+                    self.assertEqual(self.printed(head, f'{change}\n{question}', **files), ["('cancelled', True)"])
+                    for name in files:
+                        os.remove(os.path.join(self.folder, name.replace('__', '/') + '.py'))
+
+    def test_an_archive_on_the_search_path_is_searched_in_the_children_alone(self):
+        import zipfile
+        count, archive = os.path.join(self.folder, 'count'), os.path.join(self.folder, 'mine.zip')
+        with zipfile.ZipFile(archive, 'w') as file:
+            file.writestr('colorsys.py', f'MARK = "mine"\nwith open({count!r}, "a") as file: file.write(".")\n')
+        lines = self.printed('import colorsys, multiprocessing\n', 'print(ask("colorsys.MARK"))', {'PYTHONPATH': archive})
+        self.assertEqual(lines, ['mine'])
+        with open(count) as file:
+            self.assertEqual(file.read(), '..')
+
+    def test_a_module_that_appears_while_the_program_runs(self):
+        lines = self.printed('import multiprocessing, os\n', '''
+            print(ask('hasattr(__import__("queue"), "MARK")'))
+            with open(os.path.join(os.path.dirname(__file__), 'heapq.py'), 'w') as file:
+                file.write('MARK = "own"')
+            print(ask('hasattr(__import__("heapq"), "MARK")'))
+            ''')
+        self.assertEqual(lines, ['False', 'True'])
+
+    def test_a_quote_in_a_docstring_is_not_its_end(self):
+        lines = self.printed('"""A \\"""\nimport netrc\n"""\nimport json, multiprocessing, sys\n', 'print(ask("\\\'netrc\\\' in sys.modules"))')
+        self.assertEqual(lines, ['False'])
+
+    def test_a_finder_of_the_programs_is_asked_in_every_child(self):
+        lines = self.printed('''
+            import multiprocessing, sys
+            class Finder:
+                def find_spec(self, name, path=None, target=None):
+                    if name == 'colorsys': FOUND.append(name)
+            FOUND = []
+            sys.meta_path.insert(0, Finder())
+            import colorsys
+            ''', 'print({tuple(ask("FOUND")) for _ in range(12)})')
+        self.assertEqual(lines, ["{('colorsys',)}"])
+
     def test_what_is_imported_after_a_module_of_the_programs_comes_after_it(self):
         lines = self.printed('import multiprocessing, early, colorsys\n', 'print(ask("early.IS_FIRST"))',
                              early='import sys\nIS_FIRST = "colorsys" not in sys.modules\n')
