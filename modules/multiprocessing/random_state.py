@@ -16,7 +16,7 @@ def prepare():
 
     That imports nothing: a thread that the fork does not take along may hold the lock of an import.
     """
-    if 'numpy.random' in sys.modules:
+    if 'numpy' in sys.modules:  # which imports numpy.random when it is first used, maybe in the child
         import hashlib  # noqa: F401
 
 
