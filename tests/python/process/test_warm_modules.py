@@ -249,11 +249,11 @@ class FirstImportsTest(ScriptCase):
         head = 'import asyncio, decimal, email.utils, multiprocessing, numbers, os, sys\n' + textwrap.dedent(self.CANCELLED)
         question = 'print(ask("(asyncio.run(cancel()), isinstance(decimal.Decimal(1), numbers.Number))"))'
         for change in ('', 'sys.path.append("/no/such/folder")', 'sys.path.insert(0, os.path.dirname(__file__) + "/mine")'):
-            for files in ({}, {'string': 'MARK = "own"\nfrom mine.string import *\n'}, {'mine__colorsys': ''}):
+            for files in ({}, {'copy': 'MARK = "own"\nfrom mine.copy import *\nfrom mine.copy import Error\n'}, {'mine__colorsys': ''}):
                 with self.subTest(change=change, files=files):
                     self.write('mine/__init__.py', '')
-                    with open(os.path.join(os.path.dirname(os.__file__), 'string.py')) as file:
-                        self.write('mine/string.py', file.read())
+                    with open(os.path.join(os.path.dirname(os.__file__), 'copy.py')) as file:
+                        self.write('mine/copy.py', file.read())
                     self.assertEqual(self.printed(head, f'{change}\n{question}', **files), ["('cancelled', True)"])
                     for name in files:
                         os.remove(os.path.join(self.folder, name.replace('__', '/') + '.py'))
