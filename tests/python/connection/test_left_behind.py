@@ -11,6 +11,8 @@ from multiprocessing.connection import Pipe, wait
 import _pyhost
 from peers import SECONDS
 
+HAND_OVER_SECONDS = 20  # in which a machine that is not busy all the time has handed over a message
+
 FORK = multiprocessing.get_context('fork')
 
 
@@ -83,15 +85,18 @@ class LeftBehindTest(unittest.TestCase):
         ours, theirs = Pipe()
         process = self.start(echo_until_handed_over, theirs, number)
         message = 0
-        deadline = time.monotonic() + SECONDS
-        while True:
+        deadline = time.monotonic() + HAND_OVER_SECONDS
+        while time.monotonic() < deadline:
             message += 1
             ours.send(message)
             while not ours.poll(0.001):
                 if self.state(process) in 'TZ':
                     return ours, theirs, process, message
-                self.assertLess(time.monotonic(), deadline, 'nothing was handed over')
+                self.assertLess(time.monotonic(), deadline + SECONDS, 'no answer')
             self.assertEqual(ours.recv(), message)
+        if os.getloadavg()[0] > len(os.sched_getaffinity(0)):
+            self.skipTest('the machine is busy with something else: nobody spins')
+        self.fail('nothing was handed over')
 
     def test_the_next_reader_takes_it_first(self):
         for target in READERS:
