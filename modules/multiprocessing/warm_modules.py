@@ -154,10 +154,6 @@ def serve(report_fd):
     _import_state = _state_of_import()
 
 
-class _AnotherModule(Exception):
-    """None of ALLOWED."""
-
-
 def warm_script(script):
     """Imports what this script will import first, in the children too."""
     folder = os.path.dirname(os.path.realpath(script))
@@ -193,15 +189,19 @@ def _import(function, *arguments):
         pass
 
 
+def _is_allowed(name):
+    return name.partition('.')[0] in ALLOWED
+
+
 def _import_each(names):
     for name in names:
-        if name.partition('.')[0] in ALLOWED:
+        if _is_allowed(name):
             __import__(name)
 
 
 def _import_allowed(name, globals=None, locals=None, fromlist=None, level=0):
-    if level or name.partition('.')[0] not in ALLOWED:
-        raise _AnotherModule(name)
+    if level or not _is_allowed(name):
+        raise ImportError(f'{name} is left to the children')
     return __import__(name, fromlist=fromlist or ())
 
 

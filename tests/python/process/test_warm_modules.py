@@ -6,11 +6,10 @@ import unittest
 
 from script import UNDER_PYHOST, ScriptCase
 
-# start_until(done): children one after the other until one's answer pleases; the answers.
-PRELUDE = '''
-    import sys
-    was_there = 'colorsys' in sys.modules  # python3's own children begin with json from 3.14 on
-    import multiprocessing, os, random, time
+# ask(question): what a child answers.
+ASK = '''
+    def answer(question, writer):
+        writer.send(eval(question))
 
     def ask(question):
         context = multiprocessing.get_context('spawn')
@@ -22,10 +21,13 @@ PRELUDE = '''
         process.join()
         assert process.exitcode == 0
         return told
-
-    def answer(question, writer):
-        writer.send(eval(question))
-
+'''
+# wait_until_warm(): children one after the other until one finds what the first imported.
+PRELUDE = '''
+    import sys
+    was_there = 'colorsys' in sys.modules  # python3's own children begin with json from 3.14 on
+    import multiprocessing, os, random, time
+''' + ASK + '''
     def wait_until_warm():
         end = time.monotonic() + 30
         while not ask('was_there'):
@@ -155,26 +157,11 @@ ask('logging.getLogger().addHandler(Last())')
 class FirstImportsTest(ScriptCase):
     """What a script imports before anything else, children of spawn import when their server does; nobody can tell but by the clock."""
 
-    ASK = '''
-        def answer(question, writer):
-            writer.send(eval(question))
-
-        def ask(question):
-            context = multiprocessing.get_context('spawn')
-            reader, writer = context.Pipe(duplex=False)
-            process = context.Process(target=answer, args=(question, writer))
-            process.start()
-            writer.close()
-            told = reader.recv()
-            process.join()
-            return told
-    '''
-
     def printed(self, head, questions, environment=(), **files):
         """What children answer; `head` is what the script begins with."""
         for name, text in files.items():
             self.write(name.replace('__', '/') + '.py', text)
-        script = textwrap.dedent(head) + textwrap.dedent(self.ASK) + "\nif __name__ == '__main__':\n" + ''.join(
+        script = textwrap.dedent(head) + textwrap.dedent(ASK) + "\nif __name__ == '__main__':\n" + ''.join(
             f'    {line}\n' for line in textwrap.dedent(questions).strip().splitlines())
         outcome = self.run_script(script, env={**os.environ, **dict(environment)})
         self.assertEqual((outcome.code, outcome.stderr), (0, ''), outcome)
